@@ -56,12 +56,13 @@ func ParseMoney(s string) (Money, error) {
 	if len(frac) > moneyDigits {
 		return 0, fmt.Errorf("%q has more than %d decimals", clip(s), moneyDigits)
 	}
-	n, err := strconv.ParseInt(whole+frac+strings.Repeat("0", moneyDigits-len(frac)), 10, 64)
+	number := whole + frac + strings.Repeat("0", moneyDigits-len(frac))
+	if negative {
+		number = "-" + number
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%q is too large an amount", clip(s))
-	}
-	if negative {
-		n = -n
 	}
 	return Money(n), nil
 }
