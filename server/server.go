@@ -1,0 +1,149 @@
+// Package server puts tools behind the Model Context Protocol with mcp-go: the
+// stateless protocol of 2026-07-28 and the older ones with an initialize
+// handshake, on one server.
+//
+// It adds what the library leaves open: a deadline for every call and an answer
+// even where a handler ignores it, panics that reach the log and not the client,
+// progress notes that never arrive after the result, an end that neither hangs
+// nor loses answers, and an eye on the parent process. It knows no tool, no lease
+// and no policy. Only this package imports mcp-go.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+
+	"github.com/gpulease/gpulease/tools"
+)
+
+// Config is what a server is made of. The zero value of every field but Name,
+// Version and Tools is usable.
+type Config struct {
+	Name         string
+	Title        string
+	Version      string
+	Instructions string // how the tools go together, for the model; at most 2,000 characters
+	Tools        []tools.Tool
+
+	Logger *slog.Logger // nil: no log
+	// Redact removes secrets from every text of an error. Without it, errors
+	// that gpulease has not explained are shown without their cause.
+	Redact func(string) string
+
+	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
+	// handler's context ends a second before, to leave it the last word.
+	CallTimeout time.Duration
+	// StopGrace is how long a server that ends waits for calls under way, 0
+	// means 2 s. It stays well under the time that hosts give before they kill.
+	StopGrace time.Duration
+	// ParentPoll is how often ServeStdio looks whether its parent process still
+	// lives, 0 means 2 s.
+	ParentPoll time.Duration
+}
+
+const (
+	defaultCallTimeout = 45 * time.Second
+	defaultStopGrace   = 2 * time.Second
+	defaultParentPoll  = 2 * time.Second
+
+	// maxInstructions and maxDescription are well under the 4,096 characters at
+	// which hosts cut.
+	maxInstructions = 2000
+	maxDescription  = 1000
+
+	// listTTL is how long clients may keep the list of tools. The list changes
+	// only when the process does.
+	listTTL = time.Minute
+)
+
+// Server is an MCP server with its tools, ready to be served.
+type Server struct {
+	mcp      *mcpserver.MCPServer
+	config   Config
+	log      *slog.Logger
+	lastWord time.Duration
+}
+
+// New assembles a server. It fails on what would only show at a client: two
+// tools of one name, a tool without schema or function, texts that hosts cut.
+func New(c Config) (*Server, error) {
+	if c.Name == "" || c.Version == "" {
+		return nil, errors.New("a server needs a name and a version")
+	}
+	if n := len(c.Instructions); n > maxInstructions {
+		return nil, fmt.Errorf("the instructions have %d characters, the most is %d", n, maxInstructions)
+	}
+	c.CallTimeout = orDefault(c.CallTimeout, defaultCallTimeout)
+	c.StopGrace = orDefault(c.StopGrace, defaultStopGrace)
+	c.ParentPoll = orDefault(c.ParentPoll, defaultParentPoll)
+	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+
+	options := []mcpserver.ServerOption{
+		mcpserver.WithToolCapabilities(false),
+		// Private: an HTTP server may show principals different tools.
+		mcpserver.WithCacheHints(listTTL.Milliseconds(), mcp.CacheScopePrivate),
+	}
+	if c.Instructions != "" {
+		options = append(options, mcpserver.WithInstructions(c.Instructions))
+	}
+	if c.Title != "" {
+		options = append(options, mcpserver.WithTitle(c.Title))
+	}
+	s.mcp = mcpserver.NewMCPServer(c.Name, c.Version, options...)
+
+	seen := make(map[string]bool, len(c.Tools))
+	for _, t := range c.Tools {
+		switch {
+		case seen[t.Name]:
+			return nil, fmt.Errorf("there are two tools named %q", t.Name)
+		case t.Call == nil || len(t.InputSchema) == 0:
+			return nil, fmt.Errorf("the tool %q has no function or no input schema", t.Name)
+		case len(t.Description) > maxDescription:
+			return nil, fmt.Errorf("the description of %q has %d characters, the most is %d", t.Name, len(t.Description), maxDescription)
+		}
+		seen[t.Name] = true
+		s.mcp.AddTool(definition(t), s.handler(t))
+	}
+	return s, nil
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
+
+// MCP is the library's server, for further transports.
+func (s *Server) MCP() *mcpserver.MCPServer { return s.mcp }
+
+// definition is a tool as clients see it. The schemas go in as raw bytes into a
+// tool that has no other schema: the library fails to encode one with both, and
+// then answers tools/list with nothing.
+func definition(t tools.Tool) mcp.Tool {
+	d := mcp.NewToolWithRawSchema(t.Name, t.Description, t.InputSchema)
+	if len(t.OutputSchema) > 0 {
+		d.RawOutputSchema = t.OutputSchema
+	}
+	d.Title = t.Title
+	a := t.Annotations
+	d.Annotations = mcp.ToolAnnotation{
+		Title:           t.Title,
+		ReadOnlyHint:    &a.ReadOnly,
+		DestructiveHint: &a.Destructive,
+		IdempotentHint:  &a.Idempotent,
+		OpenWorldHint:   &a.OpenWorld,
+	}
+	if t.AlwaysLoad {
+		d.Meta = mcp.NewMetaFromMap(map[string]any{"anthropic/alwaysLoad": true})
+	}
+	return d
+}
