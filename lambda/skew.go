@@ -1,0 +1,34 @@
+package lambda
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// skew keeps the newest difference between the service's clock and ours.
+type skew struct {
+	mu    sync.Mutex
+	d     time.Duration
+	known bool
+}
+
+// note reads the Date header of an answer to a request that was sent and answered at the given local times.
+func (s *skew) note(h http.Header, sent, answered time.Time) {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil || h.Get("Age") != "" { // an answer from a cache has an old date
+		return
+	}
+	// Without Round, Sub would use the monotonic clock, which stands still while a laptop sleeps.
+	sent, answered = sent.Round(0), answered.Round(0)
+	middle := sent.Add(answered.Sub(sent) / 2)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.d, s.known = date.Add(500*time.Millisecond).Sub(middle), true // the header has whole seconds
+}
+
+func (s *skew) get() (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.d, s.known
+}
