@@ -6,7 +6,7 @@ import (
 )
 
 // Nearest is the known name that was most likely meant by name, or "" if none is
-// near: a slip of the keyboard (edit distance up to a third of the length), a
+// near: a slip of the keyboard (edit distance up to about a third of the length), a
 // part of the name (type for instance_type) or its abbreviation (cmd for
 // command). Of equally near ones, the first known.
 func Nearest(name string, known []string) string {
@@ -20,7 +20,7 @@ func Nearest(name string, known []string) string {
 		d := distance(plain, candidate)
 		length := max(utf8.RuneCountInString(plain), utf8.RuneCountInString(candidate))
 		switch {
-		case d == 0 || (d <= length/3 && length > 4):
+		case d == 0 || (d <= (length+1)/3 && length > 4):
 		case len(plain) >= 3 && (strings.Contains(candidate, plain) || strings.Contains(plain, candidate)):
 			d += 100
 		case len(plain) >= 3 && abbreviates(plain, candidate):
