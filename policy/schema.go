@@ -3,6 +3,8 @@ package policy
 import (
 	_ "embed"
 	"encoding/json"
+	"reflect"
+	"strings"
 
 	"github.com/invopop/jsonschema"
 )
@@ -16,7 +18,9 @@ func Starter() string { return starter }
 // Schema is the JSON Schema of the policy file, for editors, indented and with a final newline. It is a little more lenient
 // than Load: it does not know every time zone.
 func Schema() []byte {
-	r := jsonschema.Reflector{Anonymous: true, ExpandedStruct: true}
+	r := jsonschema.Reflector{Anonymous: true, ExpandedStruct: true, Namer: func(t reflect.Type) string {
+		return strings.TrimSuffix(t.Name(), "Form")
+	}}
 	s := r.Reflect(&fileForm{})
 	s.Title = "gpulease policy"
 	s.Description = "What GPU machines may be leased, for how long, and for how much."
