@@ -203,6 +203,9 @@ func (k key) setList(l *Limits, patterns []string) (bad int, err error) {
 	if len(patterns) == 0 && strings.HasSuffix(k.name, ".allow") {
 		return -1, fmt.Errorf("an empty list would allow nothing: write [\"*\"] to allow all, or deny [\"*\"] to allow nothing")
 	}
+	if len(patterns) > maxEntries {
+		return -1, fmt.Errorf("more than %d patterns", maxEntries)
+	}
 	for i, s := range patterns {
 		if err := checkPattern(s); err != nil {
 			return i, err

@@ -162,6 +162,9 @@ func (r *reader) principals(e entry) error {
 	if err != nil {
 		return err
 	}
+	if len(list) > maxEntries {
+		return r.fail(e.at, "more than %d principals", maxEntries)
+	}
 	r.policy.Principals = make(map[string]Limits, len(list))
 	for _, who := range list {
 		if err := checkPrincipal(who.name); err != nil {

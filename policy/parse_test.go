@@ -69,6 +69,9 @@ func TestParseErrorsSayWhere(t *testing.T) {
 		{"list that is a value", "types:\n  deny: gpu_8x_*\n", 2, 9, "types.deny: want a list such as [gpu_1x_*], not a single value"},
 		{"list without a value", "types:\n  deny:\n", 2, 3, "types.deny: want a list such as [gpu_1x_*], not nothing"},
 		{"list of lists", "types: {deny: [[a]]}\n", 1, 16, "types.deny: want patterns, not a list"},
+		{"list of lists with dashes", "types:\n  deny:\n    - - a\n", 3, 5, "a list within a list"},
+		{"too many patterns", "types: {deny: [a" + strings.Repeat(",\n  a", 1000) + "]}\n", 1, 15, "types.deny: more than 1000 patterns"},
+		{"too many principals", "principals:\n" + manyPrincipals(1001), 1, 1, "more than 1000 principals"},
 		{"empty list of allowed", "types: {allow: []}\n", 1, 16, "an empty list would allow nothing"},
 		{"empty pattern", "types:\n  deny:\n    - gpu_8x_*\n    - \"\"\n", 4, 7, "a pattern is empty"},
 		{"pattern of another kind", "types:\n  allow: [gpu_1x_*, 'gpu_(8|2)x']\n", 2, 21, `'(' cannot be in a name`},
@@ -126,6 +129,14 @@ func TestParseErrorsSayWhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyPrincipals(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "  p%d: {max_leases: 1}\n", i)
+	}
+	return b.String()
 }
 
 func TestParseReadsEveryKey(t *testing.T) {

@@ -14,6 +14,7 @@ const (
 	maxLines      = 10_000 // that are neither blank nor a comment
 	maxFlowDepth  = 32     // of [ and {, wherever they stand
 	maxIndent     = 64
+	maxEntries    = 1_000 // patterns in one list; principals
 	byteOrderMark = "\ufeff"
 )
 
@@ -49,6 +50,9 @@ func checkText(path string, data []byte) error {
 		}
 		if indent := len(line) - len(rest); indent > maxIndent {
 			return fail(number, indent+1, "the line is indented by more than %d", maxIndent)
+		}
+		if strings.HasPrefix(rest, "- - ") {
+			return fail(number, len(line)-len(rest)+1, "a list within a list")
 		}
 		if marker(line) && (lines > 1 || !strings.HasPrefix(line, "---")) {
 			return fail(number, 1, "the file must be one YAML document without directives")
