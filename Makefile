@@ -1,0 +1,48 @@
+GO  ?= go
+BIN := bin/gpulease
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# The race detector needs a C compiler; the product never does.
+ifneq ($(shell command -v $${CC:-cc} 2>/dev/null),)
+TESTFLAGS := -race
+TESTENV   := CGO_ENABLED=1
+else
+TESTFLAGS :=
+TESTENV   := CGO_ENABLED=0
+endif
+
+.PHONY: help
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: demo
+demo: build ## watch an agent lease a simulated GPU machine, test a project on it and give it back
+	@$(BIN) demo
+
+.PHONY: build
+build: ## build bin/gpulease, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/gpulease
+
+.PHONY: test
+test: lint ## vet, lint and run all tests (with the race detector where there is a C compiler)
+	@test -n "$(TESTFLAGS)" || echo 'left out: the race detector (no C compiler found)'
+	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 8m ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet and staticcheck
+	@out="$$(gofmt -l $$(git ls-files '*.go'))"; test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: inspector
+inspector: build ## drive the loop with the public MCP inspector (needs npm)
+	test/inspector/run
+
+.PHONY: bench
+bench: ## run the benchmarks
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+.PHONY: tokens
+tokens: build ## time from process start to tools/list, and its size in tokens
+	$(GO) run ./bench/toolslist -bin $(BIN)
