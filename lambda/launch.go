@@ -142,39 +142,3 @@ func fragments(secret string) []string {
 	}
 	return found
 }
-
-// idsBody is the JSON of the operations on several instances.
-type idsBody struct {
-	InstanceIDs []string `json:"instance_ids"`
-}
-
-func checkIDs(ids []string) error {
-	if len(ids) == 0 {
-		return errors.New("no instance is named")
-	}
-	for _, id := range ids {
-		if err := checkID(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Terminate asks to end instances and returns those that the service says it is ending. That is a promise, not the end:
-// an instance is gone when it is listed as [StatusTerminated] or no longer known. An instance that is not in the answer is not
-// known to be ending. The service takes all ids or none: one that is unknown spoils the call, so unrelated
-// instances are better ended one by one.
-//
-// It goes before all other requests, and is repeated where that may help.
-func (c *Client) Terminate(ctx context.Context, ids ...string) ([]Instance, error) {
-	k := call{op: OpTerminate, method: http.MethodPost, path: "/instance-operations/terminate", class: ClassTerminate,
-		safe: true, body: idsBody{ids}}
-	if err := checkIDs(ids); err != nil {
-		return nil, c.invalid(k, err)
-	}
-	type terminated struct {
-		Instances []Instance `json:"terminated_instances"`
-	}
-	out, err := object(ctx, c, k, func(t *terminated) error { return checkAll(t.Instances, (*Instance).check) })
-	return out.Instances, err
-}

@@ -287,11 +287,13 @@ func (c *Client) cleaner(k call) func(string) string {
 	}
 }
 
-// cleanError keeps a cause that may be asked for with errors.Is and errors.As, under a text without secrets.
+// cleanError keeps a cause that errors.Is and errors.As find, under a text without secrets. It has no Unwrap, since the texts
+// below are not clean.
 type cleanError struct {
 	text string
 	err  error
 }
 
-func (e *cleanError) Error() string { return e.text }
-func (e *cleanError) Unwrap() error { return e.err }
+func (e *cleanError) Error() string        { return e.text }
+func (e *cleanError) Is(target error) bool { return errors.Is(e.err, target) }
+func (e *cleanError) As(target any) bool   { return errors.As(e.err, target) }

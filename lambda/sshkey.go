@@ -42,6 +42,34 @@ func (c *Client) AddSSHKey(ctx context.Context, name, publicKey string) (SSHKey,
 	return object(ctx, c, k, (*SSHKey).check)
 }
 
+// GeneratedSSHKey is a key pair that the service made. It does not keep the private half.
+type GeneratedSSHKey struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	PublicKey   string `json:"public_key"`
+	PrivateKey  Secret `json:"private_key"` // PEM
+	WorkspaceID string `json:"workspace_id,omitempty"`
+}
+
+func (k *GeneratedSSHKey) check() error {
+	if k.PrivateKey.IsZero() {
+		return errors.New("there is no private key")
+	}
+	return (&SSHKey{ID: k.ID, Name: k.Name}).check()
+}
+
+// GenerateSSHKey has the service make a key pair under a name of 1 to 64 characters. It is sent once; when the answer is
+// lost, so is the private key. A pair that is made here and given to [Client.AddSSHKey] never leaves this machine.
+func (c *Client) GenerateSSHKey(ctx context.Context, name string) (GeneratedSSHKey, error) {
+	k := call{op: OpGenerateSSHKey, method: http.MethodPost, path: "/ssh-keys", class: ClassChange, body: struct {
+		Name string `json:"name"`
+	}{name}}
+	if err := length("name", name, 1, 64); err != nil {
+		return GeneratedSSHKey{}, c.invalid(k, err)
+	}
+	return object(ctx, c, k, (*GeneratedSSHKey).check)
+}
+
 // DeleteSSHKey deletes a key by its id (not its name). It is repeated where that may help, so [IsNotFound] can mean that an
 // earlier attempt deleted it.
 func (c *Client) DeleteSSHKey(ctx context.Context, id string) error {
