@@ -1,0 +1,179 @@
+package remote
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// DefaultOutputLimit is how many bytes a job may write to stdout and stderr together when it names no limit.
+const DefaultOutputLimit = 2 << 30
+
+const (
+	longestWord    = 100 << 10       // Linux takes no argument and no variable over 128 KiB
+	longestShown   = 4 << 10         // of Job.Command
+	timeoutGrace   = 5 * time.Second // between the first signal and SIGKILL at a timeout or output limit
+	markVariable   = "GPULEASE_JOB_ID"
+	mostParcelData = 64 << 20
+)
+
+// Command is what a job runs. Nothing of Env and Stdin is ever on a command line.
+type Command struct {
+	Shell string   // run by bash -c, or by sh -c where there is no bash
+	Argv  []string // or the program and its arguments, without a shell; exactly one of the two
+	// Dir is absolute, or relative to the home directory; "~/x" is x. Empty is the home directory.
+	Dir string
+	Env map[string]string // added to what the machine's login gives
+	// Stdin is read by the command; without it there is an empty one. At most 64 MiB.
+	Stdin []byte
+	// Timeout ends the job with reason "timeout": SIGINT, SIGTERM, after 5 s SIGKILL. 0 is none.
+	Timeout time.Duration
+	// OutputLimit ends the job with reason "output_limit" when both streams together are longer. It is looked at
+	// twice a second, so the files may get longer than that. 0 is DefaultOutputLimit; negative is none.
+	OutputLimit int64
+}
+
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (c Command) validate() error {
+	if (c.Shell == "") == (len(c.Argv) == 0) {
+		return invalid("give a shell command or an argument list, and not both")
+	}
+	for _, word := range append([]string{c.Shell, c.Dir}, c.Argv...) {
+		if strings.ContainsRune(word, 0) {
+			return invalid("a NUL byte in the command")
+		}
+		if len(word) > longestWord {
+			return invalid("a command or argument of %d bytes; at most %d, put more into a file or stdin", len(word), longestWord)
+		}
+	}
+	if len(c.Argv) > 0 && (c.Argv[0] == "" || strings.HasPrefix(c.Argv[0], "-")) {
+		return invalid("program %q", c.Argv[0])
+	}
+	for name, value := range c.Env {
+		switch {
+		case !variable.MatchString(name):
+			return invalid("environment variable name %q", name)
+		case name == markVariable:
+			return invalid("environment variable %s is the job's own mark", name)
+		case strings.ContainsRune(value, 0):
+			return invalid("a NUL byte in environment variable %s", name)
+		case len(value) > longestWord:
+			return invalid("environment variable %s has %d bytes; at most %d", name, len(value), longestWord)
+		}
+	}
+	if len(c.Stdin) > mostParcelData {
+		return invalid("stdin of %d bytes; at most %d, send a file instead", len(c.Stdin), mostParcelData)
+	}
+	return nil
+}
+
+// parcel is the tar that job.sh takes: the files of the job's directory, and "end" to show that it came whole.
+func (c Command) parcel() ([]byte, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	shown, err := json.Marshal(c.shown())
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{
+		{"cmd", []byte(c.script())},
+		{"opt", []byte(c.options())},
+		{"command", append(shown, '\n')},
+		{"stdin", c.Stdin},
+		{"end", nil},
+	} {
+		h := &tar.Header{Name: f.name, Mode: 0o600, Size: int64(len(f.data)), Format: tar.FormatUSTAR}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, fmt.Errorf("pack job: %w", err)
+		}
+		if _, err := w.Write(f.data); err != nil {
+			return nil, fmt.Errorf("pack job: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("pack job: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// script is the file cmd. It notes its own pid, which the command keeps through exec. The shell is looked up
+// before Env can change PATH.
+func (c Command) script() string {
+	var b strings.Builder
+	b.WriteString(`{ read -r gl_stat <"/proc/$$/stat"; } 2>/dev/null` + "\n")
+	b.WriteString(`echo "$$ ${gl_stat##*) }" >"${0%/*}/main"` + "\n")
+	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n") // see launch in job.sh
+	if c.Shell != "" {
+		fmt.Fprintf(&b, "set -- \"$(command -v bash || command -v sh)\" -c %s\n", quote(c.Shell))
+	} else {
+		b.WriteString("set --")
+		for _, a := range c.Argv {
+			b.WriteString(" " + quote(a))
+		}
+		b.WriteString("\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
+		fmt.Fprintf(&b, "export %s=%s\n", name, quote(c.Env[name]))
+	}
+	b.WriteString("exec \"$@\"\n")
+	return b.String()
+}
+
+// options is the file opt, read by job.sh itself.
+func (c Command) options() string {
+	limit := c.OutputLimit
+	if limit == 0 {
+		limit = DefaultOutputLimit
+	}
+	return fmt.Sprintf("gl_dir=%s\ngl_timeout=%d\ngl_limit=%d\ngl_grace=%d\n",
+		quote(remoteDir(c.Dir)), centiseconds(c.Timeout), max(limit, 0), centiseconds(timeoutGrace))
+}
+
+// remoteDir makes a directory one that cd takes as it stands: no option, no CDPATH, no tilde.
+func remoteDir(dir string) string {
+	if dir == "~" {
+		return "."
+	}
+	dir = strings.TrimPrefix(dir, "~/")
+	if strings.HasPrefix(dir, "/") {
+		return dir
+	}
+	return "./" + dir
+}
+
+func (c Command) shown() string {
+	text := c.Shell
+	if text == "" {
+		words := make([]string, len(c.Argv))
+		for i, a := range c.Argv {
+			words[i] = a
+			if a == "" || strings.ContainsAny(a, " \t\n'\"\\$`*?[](){}<>|&;#~!") {
+				words[i] = quote(a)
+			}
+		}
+		text = strings.Join(words, " ")
+	}
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= longestShown {
+		return text
+	}
+	cut := longestShown
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
+}

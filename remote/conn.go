@@ -1,0 +1,252 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// conn is one live connection. It owns every goroutine that works on it; wait returns when all have ended.
+type conn struct {
+	target Target
+	client *ssh.Client
+	slots  chan struct{}
+	now    func() time.Time
+	gone   chan struct{} // closed when the connection is
+
+	heard atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
+
+	mu     sync.Mutex
+	ending bool
+	tasks  sync.WaitGroup
+}
+
+func newConn(t Target, client *ssh.Client, c Config) *conn {
+	n := &conn{
+		target: t,
+		client: client,
+		slots:  make(chan struct{}, c.MaxSessions),
+		now:    c.Now,
+		gone:   make(chan struct{}),
+	}
+	n.touch()
+	n.tasks.Go(func() {
+		_ = client.Wait()
+		n.mu.Lock()
+		n.ending = true // nothing may be spawned once the last task can have ended
+		n.mu.Unlock()
+		close(n.gone)
+	})
+	n.tasks.Go(func() { n.keepalive(c.Keepalive, c.KeepaliveTimeout) })
+	return n
+}
+
+// spawn runs f in a goroutine of the connection; false when the connection is on its way out.
+func (n *conn) spawn(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ending {
+		return false
+	}
+	n.tasks.Go(f)
+	return true
+}
+
+// close cuts the connection, which frees whatever blocks on it. It does not wait.
+func (n *conn) close() {
+	n.mu.Lock()
+	n.ending = true
+	n.mu.Unlock()
+	_ = n.client.Close()
+}
+
+func (n *conn) wait() { n.tasks.Wait() }
+
+func (n *conn) alive() bool {
+	select {
+	case <-n.gone:
+		return false
+	default:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return !n.ending
+	}
+}
+
+func (n *conn) touch() { n.heard.Store(n.now().UnixNano()) }
+
+// quiet is how long the machine has not been heard, in wall time: a laptop's sleep counts.
+func (n *conn) quiet() time.Duration {
+	return time.Duration(n.now().UnixNano() - n.heard.Load())
+}
+
+// ping asks for any answer and waits for it no longer than timeout. The request itself may block for ever on a
+// dark connection; closing the connection ends it.
+func (n *conn) ping(timeout time.Duration) bool {
+	answer := make(chan error, 1)
+	if !n.spawn(func() {
+		_, _, err := n.client.SendRequest("keepalive@openssh.com", true, nil)
+		answer <- err
+	}) {
+		return false
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case err := <-answer:
+		if err == nil {
+			n.touch()
+		}
+		return err == nil
+	case <-timer.C:
+		return false
+	}
+}
+
+// keepalive closes the connection when the machine has not answered for twice the timeout.
+func (n *conn) keepalive(every, timeout time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-n.gone:
+			return
+		case <-ticker.C:
+			if !n.ping(2 * timeout) {
+				n.close()
+				return
+			}
+		}
+	}
+}
+
+// execution is one command on the machine.
+type execution struct {
+	command        string
+	stdin          io.Reader // may be nil
+	stdout, stderr io.Writer // must never return an error: a stream that is not read stops the command
+}
+
+// exec runs one command and returns its exit status. The error is about the transport only. When ctx ends exec
+// returns at once; the session is then closed behind its back, and its writers may still be written to.
+func (n *conn) exec(ctx context.Context, e execution) (int, error) {
+	select {
+	case n.slots <- struct{}{}:
+	case <-n.gone:
+		return 0, n.lost(nil)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	type result struct {
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	running := &session{}
+	if !n.spawn(func() {
+		status, err := n.perform(running, e)
+		<-n.slots
+		done <- result{status, err}
+	}) {
+		<-n.slots
+		return 0, n.lost(nil)
+	}
+	select {
+	case r := <-done:
+		return r.status, r.err
+	case <-ctx.Done():
+		n.spawn(func() { running.abort() })
+		return 0, ctx.Err()
+	}
+}
+
+// perform does the blocking work of exec. All of it ends when the connection is closed.
+func (n *conn) perform(running *session, e execution) (int, error) {
+	s, err := n.open()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = s.Close() }()
+	s.Stdin, s.Stdout, s.Stderr = e.stdin, e.stdout, e.stderr
+	if !running.adopt(s) {
+		return 0, context.Canceled
+	}
+	if err := s.Start(e.command); err != nil {
+		return 0, n.lost(err)
+	}
+	err = s.Wait()
+	var exit *ssh.ExitError
+	var missing *ssh.ExitMissingError
+	switch {
+	case errors.As(err, &exit):
+		n.touch()
+		return exit.ExitStatus(), nil
+	case errors.As(err, &missing):
+		return 0, n.lost(err)
+	}
+	// Anything else comes from copying stdin to a command that ended without reading it all.
+	n.touch()
+	return 0, nil
+}
+
+// open opens a session. The server counts one as open until it has reaped the process, so a refusal right after
+// another command has ended is normal and passes.
+func (n *conn) open() (*ssh.Session, error) {
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 250*time.Millisecond) {
+		s, err := n.client.NewSession()
+		if err == nil {
+			return s, nil
+		}
+		var refused *ssh.OpenChannelError
+		if !errors.As(err, &refused) {
+			return nil, n.lost(err)
+		}
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+		case <-n.gone:
+			timer.Stop()
+			return nil, n.lost(err)
+		}
+	}
+}
+
+// lost is ErrConnLost. x/crypto's own texts for a closed connection say nothing of use, so they come last.
+func (n *conn) lost(err error) error {
+	if err == nil {
+		return fmt.Errorf("%s: %w", n.target.Addr, ErrConnLost)
+	}
+	return fmt.Errorf("%s: %w (%w)", n.target.Addr, ErrConnLost, err)
+}
+
+// session lets a caller that has given up close what a goroutine may only just be opening.
+type session struct {
+	mu      sync.Mutex
+	ssh     *ssh.Session
+	aborted bool
+}
+
+// adopt takes s, unless the caller has given up already.
+func (s *session) adopt(opened *ssh.Session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ssh = opened
+	return !s.aborted
+}
+
+// abort closes the session. The command on the machine learns of it by the end of its stdin, if it reads that.
+func (s *session) abort() {
+	s.mu.Lock()
+	opened := s.ssh
+	s.aborted = true
+	s.mu.Unlock()
+	if opened != nil {
+		_ = opened.Close()
+	}
+}

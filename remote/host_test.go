@@ -1,0 +1,162 @@
+//go:build unix
+
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/gpulease/gpulease/remote"
+)
+
+// host is a machine to test against: an OpenSSH server on loopback with a home directory of its own.
+type host struct {
+	remote.Target
+	home string
+	bin  string // first in the machine's PATH
+}
+
+// startHost starts the real sshd. Everything that runs under it carries a mark in its environment, by which the
+// end of the test finds and kills it, and fails the test if the code under test has left something behind.
+func startHost(t testing.TB, extra ...string) *host {
+	t.Helper()
+	sshd, err := exec.LookPath("sshd")
+	if err != nil {
+		sshd, err = exec.LookPath("/usr/sbin/sshd")
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			require.FailNow(t, "no sshd: CI must install openssh-server")
+		}
+		t.Skip("no sshd here: install openssh-server to run this test")
+	}
+	dir := t.TempDir()
+	h := &host{home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "bin")}
+	require.NoError(t, os.MkdirAll(h.home, 0o700))
+	require.NoError(t, os.MkdirAll(h.bin, 0o700))
+	hostKey, clientKey := newKey(t), newKey(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "host_key"), hostKey.PrivatePEM, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "authorized"), []byte(clientKey.AuthorizedKey+"\n"), 0o600))
+	_ = os.Mkdir("/run/sshd", 0o755) // root's sshd wants it for its privilege separation
+	me, err := user.Current()
+	require.NoError(t, err)
+	mark := "GPULEASE_TEST_HOST=" + dir
+	addr := freeAddr(t)
+	lines := append([]string{
+		"ListenAddress " + addr,
+		"HostKey " + filepath.Join(dir, "host_key"),
+		"AuthorizedKeysFile " + filepath.Join(dir, "authorized"),
+		"PidFile none", "StrictModes no", "UsePAM no", "PasswordAuthentication no", "LogLevel ERROR",
+		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", h.home, mark, h.bin),
+	}, extra...)
+	config := filepath.Join(dir, "sshd_config")
+	require.NoError(t, os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	server := exec.Command(sshd, "-D", "-e", "-f", config)
+	var log bytes.Buffer
+	server.Stderr = &log
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+		killMarked(mark)
+		if t.Failed() && log.Len() > 0 {
+			t.Logf("sshd: %s", log.String())
+		}
+	})
+	signer, err := clientKey.Signer()
+	require.NoError(t, err)
+	h.Target = remote.Target{Key: dir, Addr: addr, User: me.Username, Signer: signer, HostKey: hostKey.Public}
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}, 5*time.Second, 5*time.Millisecond, "sshd does not listen")
+	return h
+}
+
+// shim puts an executable into the machine's PATH.
+func (h *host) shim(t testing.TB, name, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(h.bin, name), []byte(text), 0o755))
+}
+
+func newPool(t testing.TB, c remote.Config) *remote.Pool {
+	t.Helper()
+	p := remote.NewPool(c)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return p
+}
+
+func newKey(t testing.TB) remote.KeyPair {
+	t.Helper()
+	k, err := remote.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	return k
+}
+
+func newSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	s, err := newKey(t).Signer()
+	require.NoError(t, err)
+	return s
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// marked lists the processes that have the variable in their environment.
+func marked(variable string) []int {
+	var pids []int
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil || !bytes.Contains(append([]byte{0}, data...), []byte("\x00"+variable+"\x00")) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+func killMarked(variable string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		pids := marked(variable)
+		if len(pids) == 0 {
+			return
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func testContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

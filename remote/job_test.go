@@ -1,0 +1,307 @@
+//go:build unix
+
+package remote_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/remote"
+)
+
+const wait = 20 * time.Second
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	require.NoError(t, os.MkdirAll(filepath.Join(h.home, "pro ject's"), 0o755))
+	binary := make([]byte, 256)
+	for i := range binary {
+		binary[i] = byte(i)
+	}
+	tests := map[string]struct {
+		command        remote.Command
+		code           int
+		signal, reason string
+		stdout, stderr string
+	}{
+		"OK":            {command: remote.Command{Shell: "echo out; echo err >&2"}, stdout: "out\n", stderr: "err\n"},
+		"Bash":          {command: remote.Command{Shell: `a=(1 2); echo "${a[1]}" <(:) | cut -c1`}, stdout: "2\n"},
+		"Code":          {command: remote.Command{Shell: "exit 7"}, code: 7},
+		"Signal":        {command: remote.Command{Shell: "kill -SEGV $$"}, code: 139, signal: "SIGSEGV", reason: remote.ReasonSignal},
+		"Argv":          {command: remote.Command{Argv: []string{"printf", "%s|", "a b", "$HOME", "it's", "", "\n"}}, stdout: "a b|$HOME|it's||\n|"},
+		"NoProgram":     {command: remote.Command{Argv: []string{"no-such-program"}}, code: 127, stderr: "no-such-program"},
+		"Home":          {command: remote.Command{Shell: "pwd"}, stdout: h.home + "\n"},
+		"Dir":           {command: remote.Command{Shell: "pwd", Dir: "pro ject's"}, stdout: h.home + "/pro ject's\n"},
+		"TildeDir":      {command: remote.Command{Shell: "pwd", Dir: "~/pro ject's"}, stdout: h.home + "/pro ject's\n"},
+		"AbsoluteDir":   {command: remote.Command{Shell: "pwd", Dir: "/usr"}, stdout: "/usr\n"},
+		"Env":           {command: remote.Command{Shell: `printf %s "$A$B"`, Env: map[string]string{"A": "it's\n$x", "B": "`"}}, stdout: "it's\n$x`"},
+		"PathInEnv":     {command: remote.Command{Shell: "echo $PATH", Env: map[string]string{"PATH": "/nowhere"}}, stdout: "/nowhere\n"},
+		"Mark":          {command: remote.Command{Shell: "echo $GPULEASE_JOB_ID"}, stdout: "job-mark\n"},
+		"Stdin":         {command: remote.Command{Argv: []string{"cat"}, Stdin: binary}, stdout: string(binary)},
+		"NoStdin":       {command: remote.Command{Argv: []string{"cat"}}},
+		"Umask":         {command: remote.Command{Shell: "umask"}, stdout: "0022\n"},
+		"NoNewline":     {command: remote.Command{Shell: "printf x"}, stdout: "x"},
+		"Timeout":       {command: remote.Command{Shell: "sleep 60", Timeout: 300 * time.Millisecond}, code: 130, signal: "SIGINT", reason: remote.ReasonTimeout},
+		"TimeoutInTime": {command: remote.Command{Shell: "echo a", Timeout: time.Minute}, stdout: "a\n"},
+		"Terminal":      {command: remote.Command{Shell: "test -t 0 || test -t 1 || echo none"}, stdout: "none\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if tt.reason == "" {
+				tt.reason = remote.ReasonExit
+			}
+			before := time.Now()
+			job, stdout, stderr, err := p.Run(testContext(t), h.Target, "job-"+strings.ToLower(name), tt.command, wait, 1000, 1000)
+			require.NoError(t, err)
+			require.Equal(t, remote.Exited, job.State)
+			require.Equal(t, tt.reason, job.Reason)
+			require.Equal(t, tt.code, job.ExitCode, "%s%s", stdout.Head, stderr.Head)
+			require.Equal(t, tt.signal, job.Signal)
+			require.Equal(t, tt.stdout, string(stdout.Head))
+			if name == "NoProgram" {
+				require.Contains(t, string(stderr.Head), tt.stderr)
+			} else {
+				require.Equal(t, tt.stderr, string(stderr.Head))
+			}
+			require.Equal(t, int64(len(stdout.Head)), job.StdoutBytes)
+			require.WithinRange(t, job.Started, before.Add(-time.Second), job.Ended)
+			require.WithinRange(t, job.Ended, job.Started, time.Now().Add(time.Second))
+		})
+	}
+}
+
+func TestStartIsRefused(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	ok := remote.Command{Shell: "true"}
+	for name, tt := range map[string]struct {
+		id      string
+		command remote.Command
+		want    string
+	}{
+		"ShortID":     {"abc", ok, "job id"},
+		"PathID":      {"../../x", ok, "job id"},
+		"UpperID":     {"JOB-1", ok, "job id"},
+		"Nothing":     {"job-1", remote.Command{}, "not both"},
+		"Both":        {"job-1", remote.Command{Shell: "a", Argv: []string{"b"}}, "not both"},
+		"NUL":         {"job-1", remote.Command{Shell: "a\x00b"}, "NUL"},
+		"EnvName":     {"job-1", remote.Command{Shell: "a", Env: map[string]string{"A B": ""}}, "variable name"},
+		"EnvMark":     {"job-1", remote.Command{Shell: "a", Env: map[string]string{"GPULEASE_JOB_ID": "x"}}, "mark"},
+		"DashProgram": {"job-1", remote.Command{Argv: []string{"-x"}}, "program"},
+		"Huge":        {"job-1", remote.Command{Shell: strings.Repeat("x", 1<<20)}, "bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := p.Start(testContext(t), h.Target, tt.id, tt.command)
+			require.ErrorIs(t, err, remote.ErrInvalid)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+	t.Run("Directory", func(t *testing.T) {
+		ctx := testContext(t)
+		_, err := p.Start(ctx, h.Target, "job-dir", remote.Command{Shell: "pwd", Dir: "not/there"})
+		require.ErrorIs(t, err, remote.ErrDirectory)
+		require.ErrorContains(t, err, "not/there")
+		_, err = p.Job(ctx, h.Target, "job-dir", 0)
+		require.ErrorIs(t, err, remote.ErrJobNotFound)
+		require.NoError(t, os.MkdirAll(filepath.Join(h.home, "not/there"), 0o755))
+		job, stdout, _, err := p.Run(ctx, h.Target, "job-dir", remote.Command{Shell: "pwd", Dir: "not/there"}, wait, 100, 0)
+		require.NoError(t, err, "the ID is still free")
+		require.Equal(t, remote.ReasonExit, job.Reason)
+		require.Equal(t, h.home+"/not/there\n", string(stdout.Head))
+	})
+}
+
+func TestJobIsStartedOnce(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	pools := []*remote.Pool{newPool(t, remote.Config{}), newPool(t, remote.Config{}), newPool(t, remote.Config{})}
+	ctx := testContext(t)
+	var group sync.WaitGroup
+	for i := range 30 {
+		group.Go(func() {
+			job, err := pools[i%len(pools)].Start(ctx, h.Target, "job-once", remote.Command{Shell: "echo ran >>ran; sleep 0.2; echo done"})
+			assert.NoError(t, err)
+			assert.NotEqual(t, remote.Lost, job.State)
+		})
+	}
+	group.Wait()
+	job, err := pools[0].Job(ctx, h.Target, "job-once", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Exited, job.State)
+	ran, err := os.ReadFile(filepath.Join(h.home, "ran"))
+	require.NoError(t, err)
+	require.Equal(t, "ran\n", string(ran))
+	job, stdout, _, err := pools[1].Run(ctx, h.Target, "job-once", remote.Command{Shell: "echo other"}, wait, 100, 0)
+	require.NoError(t, err)
+	require.Equal(t, "done\n", string(stdout.Head), "a later start shows the first one's job")
+	require.Contains(t, job.Command, "echo ran")
+	files, err := filepath.Glob(filepath.Join(h.home, ".gpulease/jobs/job-once/*"))
+	require.NoError(t, err)
+	for _, f := range files {
+		require.NotContains(t, f, "stage")
+	}
+}
+
+func TestJobOutlivesConnection(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	first := newPool(t, remote.Config{})
+	job, err := first.Start(ctx, h.Target, "job-long", remote.Command{Shell: "read x <go; echo $x"})
+	require.NoError(t, err)
+	require.Equal(t, remote.Running, job.State)
+	require.True(t, job.Ended.IsZero())
+	require.NoError(t, first.Close())
+
+	second := newPool(t, remote.Config{})
+	job, err = second.Job(ctx, h.Target, "job-long", 0)
+	require.NoError(t, err)
+	require.Equal(t, remote.Exited, job.State, "there is no file go yet")
+	require.Equal(t, 0, job.ExitCode)
+}
+
+func TestWaitEndsWithTheJob(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	p := newPool(t, remote.Config{})
+	_, err := p.Start(ctx, h.Target, "job-wait", remote.Command{Shell: "sleep 0.5"})
+	require.NoError(t, err)
+	begun := time.Now()
+	job, err := p.Job(ctx, h.Target, "job-wait", 100*time.Millisecond)
+	require.NoError(t, err)
+	require.Equal(t, remote.Running, job.State)
+	require.Less(t, time.Since(begun), 450*time.Millisecond)
+	job, err = p.Job(ctx, h.Target, "job-wait", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Exited, job.State)
+	require.Less(t, time.Since(begun), 3*time.Second)
+}
+
+func TestOutput(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	p := newPool(t, remote.Config{})
+	// Every byte value, and no line ends to cut at.
+	_, err := p.Start(ctx, h.Target, "job-bytes", remote.Command{Shell: "cat; echo 12345 >&2", Stdin: pattern(100_000)})
+	require.NoError(t, err)
+	_, err = p.Job(ctx, h.Target, "job-bytes", wait)
+	require.NoError(t, err)
+	for name, tt := range map[string]struct{ head, tail int }{
+		"Nothing":  {0, 0},
+		"Head":     {1000, 0},
+		"Tail":     {0, 1000},
+		"Both":     {999, 1001},
+		"AllButOn": {50_000, 49_999},
+		"Whole":    {50_000, 50_000},
+		"More":     {200_000, 200_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stdout, stderr, err := p.Output(ctx, h.Target, "job-bytes", tt.head, tt.tail)
+			require.NoError(t, err)
+			whole := pattern(100_000)
+			require.Equal(t, int64(len(whole)), stdout.Size)
+			require.Equal(t, int64(6), stderr.Size)
+			if tt.head+tt.tail >= len(whole) {
+				require.True(t, bytes.Equal(whole, stdout.Head))
+				require.Empty(t, stdout.Tail)
+				require.Equal(t, "12345\n", string(stderr.Head))
+				require.Zero(t, stdout.Omitted())
+				return
+			}
+			require.True(t, bytes.Equal(whole[:tt.head], stdout.Head))
+			require.True(t, bytes.Equal(whole[len(whole)-tt.tail:], stdout.Tail))
+			require.Equal(t, int64(len(whole)-tt.head-tt.tail), stdout.Omitted())
+		})
+	}
+	_, _, err = p.Output(ctx, h.Target, "job-none", 1, 1)
+	require.ErrorIs(t, err, remote.ErrJobNotFound)
+}
+
+func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	p := newPool(t, remote.Config{})
+	_, err := p.Start(ctx, h.Target, "job-lost", remote.Command{Shell: "sleep 60"})
+	require.NoError(t, err)
+	var pid int
+	text, err := os.ReadFile(filepath.Join(h.home, ".gpulease/jobs/job-lost/pid"))
+	require.NoError(t, err)
+	_, err = fmt.Sscan(string(text), &pid)
+	require.NoError(t, err)
+	process, err := os.FindProcess(pid)
+	require.NoError(t, err)
+	require.NoError(t, process.Kill())
+	job, err := p.Job(ctx, h.Target, "job-lost", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Lost, job.State)
+	require.Empty(t, job.Reason)
+	require.Zero(t, job.ExitCode)
+}
+
+func TestSecretsStayInFiles(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	p := newPool(t, remote.Config{})
+	require.NoError(t, os.WriteFile(filepath.Join(h.home, "block"), nil, 0o600))
+	_, err := p.Start(ctx, h.Target, "job-secret", remote.Command{
+		Shell: "while [ -e block ]; do sleep 0.02; done",
+		Env:   map[string]string{"TOKEN": "s3cr3t-value"}, Stdin: []byte("s3cr3t-input"),
+	})
+	require.NoError(t, err)
+	dir := filepath.Join(h.home, ".gpulease/jobs/job-secret")
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, f := range lines {
+		line, _ := os.ReadFile(f)
+		require.NotContains(t, string(line), "s3cr3t")
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, entries)
+	for _, e := range entries {
+		info, err := e.Info()
+		require.NoError(t, err)
+		require.Zero(t, info.Mode().Perm()&0o077, e.Name())
+	}
+	require.NoError(t, os.Remove(filepath.Join(h.home, "block")))
+	_, err = p.Job(ctx, h.Target, "job-secret", wait)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		files, _ := filepath.Glob(dir + "/*")
+		for _, f := range files {
+			if data, _ := os.ReadFile(f); bytes.Contains(data, []byte("s3cr3t")) {
+				return false
+			}
+		}
+		return len(files) > 0
+	}, 5*time.Second, 5*time.Millisecond, "cmd and stdin go away when the job has ended")
+}
+
+// pattern is n bytes in which no offset looks like another nearby.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	x := uint32(1)
+	for i := range b {
+		x = x*1664525 + 1013904223
+		b[i] = byte(x >> 24)
+	}
+	return b
+}

@@ -1,0 +1,145 @@
+//go:build unix
+
+package remote_test
+
+import (
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// proxy stands between the pool and a machine, to cut and to freeze connections.
+type proxy struct {
+	addr     string
+	backend  string
+	listener net.Listener
+	tasks    sync.WaitGroup
+
+	mu    sync.Mutex
+	count int
+	links map[*link]struct{}
+}
+
+type link struct {
+	client, server net.Conn
+	frozen         chan struct{}
+	once           sync.Once
+}
+
+func (l *link) freeze() { l.once.Do(func() { close(l.frozen) }) }
+
+func (l *link) close() {
+	_ = l.client.Close()
+	_ = l.server.Close()
+}
+
+func startProxy(t testing.TB, backend string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{addr: l.Addr().String(), backend: backend, listener: l, links: map[*link]struct{}{}}
+	p.tasks.Go(p.accept)
+	t.Cleanup(func() {
+		p.stop()
+		p.tasks.Wait()
+	})
+	return p
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.backend)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		l := &link{client: client, server: server, frozen: make(chan struct{})}
+		p.mu.Lock()
+		p.count++
+		p.links[l] = struct{}{}
+		p.mu.Unlock()
+		p.tasks.Go(func() { p.copy(l, client, server) })
+		p.tasks.Go(func() { p.copy(l, server, client) })
+	}
+}
+
+func (p *proxy) copy(l *link, to, from net.Conn) {
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		select {
+		case <-l.frozen:
+			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on
+		default:
+		}
+		if err == nil {
+			_, err = to.Write(buffer[:n])
+		}
+		if err != nil {
+			l.close()
+			p.mu.Lock()
+			delete(p.links, l)
+			p.mu.Unlock()
+			return
+		}
+	}
+}
+
+// accepted is how many connections there have been.
+func (p *proxy) accepted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count
+}
+
+// open is how many there are.
+func (p *proxy) open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
+}
+
+// cut ends all connections and takes new ones. It returns when they are gone.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.close()
+		delete(p.links, l)
+	}
+}
+
+// freeze makes the connections that there are silent for ever.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.freeze()
+	}
+}
+
+// stop cuts all and takes no more.
+func (p *proxy) stop() {
+	_ = p.listener.Close()
+	p.cut()
+}
+
+func ecdsaHostKey(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ecdsa")
+	keygen, err := exec.LookPath("ssh-keygen")
+	if err != nil {
+		t.Skip("no ssh-keygen here")
+	}
+	require.NoError(t, exec.Command(keygen, "-q", "-t", "ecdsa", "-N", "", "-f", file).Run())
+	return file
+}

@@ -1,0 +1,219 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+//go:embed job.sh
+var jobText string
+
+//go:embed probe.sh
+var probeText string
+
+// The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
+// version never changes one that a supervisor is still reading.
+var (
+	jobScript   = newScript("job", jobText)
+	probeScript = newScript("probe", probeText)
+)
+
+type script struct{ file, text string }
+
+func newScript(name, text string) script {
+	sum := sha256.Sum256([]byte(text))
+	return script{file: name + "-" + hex.EncodeToString(sum[:6]) + ".sh", text: text}
+}
+
+const (
+	notInstalled = 97 // exit status for "the script is not there"
+	replyMark    = "\x1egpulease\n"
+	headLimit    = 256 << 10 // most bytes of a reply that are not data
+)
+
+// request is one call of a script.
+type request struct {
+	script script
+	args   []string
+	stdin  func() io.Reader // called once for each attempt
+	data   int64            // most bytes of raw data in the reply
+	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
+}
+
+// field is one "key value" line of a reply.
+type field struct{ key, value string }
+
+type reply struct {
+	fields []field
+	data   []byte
+}
+
+func (r reply) get(key string) string {
+	for _, f := range r.fields {
+		if f.key == key {
+			return f.value
+		}
+	}
+	return ""
+}
+
+// numbers parses the value of key as want integers.
+func (r reply) numbers(key string, want int) ([]int64, error) {
+	words := strings.Fields(r.get(key))
+	if len(words) != want {
+		return nil, fmt.Errorf("%w: %s %q", ErrMachine, key, r.get(key))
+	}
+	numbers := make([]int64, want)
+	for i, w := range words {
+		n, err := strconv.ParseInt(w, 10, 64)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%w: %s %q", ErrMachine, key, r.get(key))
+		}
+		numbers[i] = n
+	}
+	return numbers, nil
+}
+
+// call runs a script on n, and puts it there first when it is not there yet.
+func (n *conn) call(ctx context.Context, r request) (reply, error) {
+	for installed := false; ; installed = true {
+		var in io.Reader
+		switch {
+		case r.hold:
+			read, write := io.Pipe()
+			defer func() { _ = write.Close() }()
+			in = read
+		case r.stdin != nil:
+			in = r.stdin()
+		}
+		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
+		status, err := n.exec(ctx, execution{
+			command: r.script.command(r.args), stdin: in, stdout: out, stderr: errs,
+		})
+		if err != nil {
+			return reply{}, err
+		}
+		if status == notInstalled && !installed {
+			if err := n.install(ctx, r.script); err != nil {
+				return reply{}, err
+			}
+			continue
+		}
+		if out.over {
+			return reply{}, fmt.Errorf("%w: more than %d bytes", ErrMachine, out.limit)
+		}
+		parsed, ok := parseReply(out.Bytes())
+		if !ok {
+			return reply{}, fmt.Errorf("%w: %s %s: exit status %d: %s", ErrMachine, r.script.file, r.args[0], status, printable(errs.Bytes()))
+		}
+		return parsed, parsed.failure()
+	}
+}
+
+// command is the line that the login shell on the machine gets: nothing but single quotes, which all shells know.
+func (s script) command(args []string) string {
+	line := `exec sh -c 'f=$HOME/.gpulease/lib/` + s.file + `; [ -f "$f" ] || exit ` + strconv.Itoa(notInstalled) + `; exec sh "$f" "$@"' sh`
+	for _, a := range args {
+		line += " " + quote(a)
+	}
+	return line
+}
+
+// install stores the script on the machine, by rename and only if it has come whole.
+func (n *conn) install(ctx context.Context, s script) error {
+	errs := &capped{limit: 4 << 10}
+	line := fmt.Sprintf(`exec sh -c 'umask 077; cd && mkdir -p .gpulease/lib && cd .gpulease/lib && cat >new.$$ && [ "$(wc -c <new.$$)" -eq %d ] && mv -f new.$$ %s'`, len(s.text), s.file)
+	status, err := n.exec(ctx, execution{command: line, stdin: strings.NewReader(s.text), stdout: io.Discard, stderr: errs})
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return fmt.Errorf("install %s: %w: exit status %d: %s", s.file, ErrStorage, status, printable(errs.Bytes()))
+	}
+	return nil
+}
+
+// parseReply finds the reply in what the command wrote: a login script may have printed something before it.
+func parseReply(out []byte) (reply, bool) {
+	_, out, found := bytes.Cut(out, []byte(replyMark))
+	if !found {
+		return reply{}, false
+	}
+	var r reply
+	for {
+		line, rest, found := bytes.Cut(out, []byte("\n"))
+		if !found {
+			return reply{}, false
+		}
+		out = rest
+		if len(line) == 0 {
+			r.data = out
+			return r, true
+		}
+		key, value, _ := strings.Cut(string(line), " ")
+		r.fields = append(r.fields, field{key, value})
+	}
+}
+
+// failure is the error that the script itself reported.
+func (r reply) failure() error {
+	text := r.get("error")
+	if text == "" {
+		return nil
+	}
+	code, text, _ := strings.Cut(text, " ")
+	kind := ErrMachine
+	switch code {
+	case "notfound":
+		kind = ErrJobNotFound
+	case "directory":
+		kind = ErrDirectory
+	case "storage":
+		kind = ErrStorage
+	}
+	return fmt.Errorf("%w: %s", kind, printable([]byte(text)))
+}
+
+// quote makes s one word for any shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// printable is what of b may go into an error: one line, no control characters, not long.
+func printable(b []byte) string {
+	if len(b) > 400 {
+		b = append(b[:400:400], "…"...)
+	}
+	clean := strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(string(b), "?"))
+	return strings.TrimSpace(clean)
+}
+
+// capped keeps the first limit bytes and takes the rest without an error.
+type capped struct {
+	bytes.Buffer
+	limit int64
+	over  bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	room := c.limit - int64(c.Len())
+	if int64(len(p)) > room {
+		c.over = true
+		c.Buffer.Write(p[:max(room, 0)])
+		return len(p), nil
+	}
+	return c.Buffer.Write(p)
+}
