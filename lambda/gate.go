@@ -41,8 +41,11 @@ type localGate struct {
 	next map[string]time.Time
 }
 
-// NewGate returns a [Gate] for one process, which several pacers may share.
+// NewGate returns a [Gate] for one process, which several pacers may share. A nil clock is the system's.
 func NewGate(now func() time.Time) Gate {
+	if now == nil {
+		now = time.Now
+	}
 	return &localGate{now: now, next: map[string]time.Time{}}
 }
 

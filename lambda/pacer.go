@@ -27,7 +27,7 @@ type PacerConfig struct {
 // those that wait, the most urgent class goes first, and within a class the one that came first; but a
 // class that was passed over four times in a row goes next, so that nothing waits for ever.
 //
-// When its [Gate] fails, launches fail with that error, and all else goes on at this process's own pace: terminating must
+// When its [Gate] fails or does not answer for 3 s, launches fail with that error, and all else goes on at this process's own pace: terminating must
 // not depend on a database.
 type Pacer struct {
 	gate    Gate
@@ -180,7 +180,11 @@ func (p *Pacer) step(ctx context.Context) time.Duration {
 	wait := longest
 	for _, class := range p.order() {
 		kind := kindOf(class)
-		if d := time.Until(p.nextTry[kind]); d > 0 {
+		lead := time.Duration(0)
+		if p.shared {
+			lead = head[class]
+		}
+		if d := time.Until(p.nextTry[kind]) + lead; d > 0 {
 			wait = min(wait, d)
 			continue
 		}
@@ -188,7 +192,7 @@ func (p *Pacer) step(ctx context.Context) time.Duration {
 		if kind == kindLaunch {
 			slots = append(slots, p.launch)
 		}
-		d, err := p.gate.Take(ctx, slots...)
+		d, err := p.take(ctx, slots)
 		if err != nil {
 			if ctx.Err() != nil {
 				return 0
@@ -204,15 +208,22 @@ func (p *Pacer) step(ctx context.Context) time.Duration {
 			p.settle(class, nil)
 			return 0
 		}
-		if p.shared {
-			d += head[class]
-		}
 		d = min(max(d, time.Millisecond), longest)
 		p.nextTry[kind] = time.Now().Add(d)
-		wait = min(wait, d)
+		wait = min(wait, d+lead)
 	}
 	return wait
 }
+
+// take bounds the question: a database that hangs must not stop a terminate.
+func (p *Pacer) take(ctx context.Context, slots []Slot) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, gatePatience)
+	defer cancel()
+	return p.gate.Take(ctx, slots...)
+}
+
+// gatePatience is how long a shared gate has to answer.
+const gatePatience = 3 * time.Second
 
 // head is how much later a class asks a shared gate than the moment when a slot is due: the lead that urgent requests of
 // other processes get.
