@@ -207,6 +207,7 @@ session() { # gl_main: pid and session of the command, empty when that number ma
 # endall ends every process of the job: by its mark, its session and its descent. Each signal goes to a process
 # once, since a second interrupt cuts many programs short in their cleaning up.
 endall() { # grace
+	session # once: the job may exit in the middle of this, and its session must still be known
 	for gl_sig in INT TERM KILL; do
 		[ "$gl_sig" = KILL ] || [ "$1" -gt 0 ] || continue
 		clock
@@ -214,7 +215,6 @@ endall() { # grace
 		[ "$gl_sig" = KILL ] && gl_until=$((gl_now + 500))
 		gl_sent=' '
 		while :; do
-			session
 			gl_alive=$(members "$gl_main")
 			[ -n "$gl_alive" ] || return 0
 			for gl_p in $gl_alive; do

@@ -61,6 +61,7 @@ type Pool struct {
 type entry struct {
 	conn *conn
 	dial *dialing
+	met  bool // there has been a connection with this key
 }
 
 type dialing struct {
@@ -192,8 +193,16 @@ func (p *Pool) dial(ctx context.Context, e *entry, d *dialing) {
 		d.conn, d.err = nil, fmt.Errorf("connect to %s: %w", d.target.Addr, ErrConnLost)
 		return
 	}
-	e.conn = d.conn
+	e.conn, e.met = d.conn, true
 	p.config.Logger.Debug("connected", "machine", d.target)
+}
+
+// met reports whether the machine has answered before.
+func (p *Pool) met(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.entries[key]
+	return e != nil && e.met
 }
 
 // with calls f on a connection, and again on a new one when that broke, for at most ReconnectFor. f must be safe to
@@ -204,7 +213,7 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 	}
 	started := p.config.Now()
 	delay := 100 * time.Millisecond
-	for broke := false; ; {
+	for broke := p.met(t.Key); ; {
 		n, err := p.connect(ctx, t)
 		if err == nil {
 			err = f(n)
