@@ -237,7 +237,21 @@ func TestWhatCannotBeJudgedIsDenied(t *testing.T) {
 	r := small()
 	r.Region = ""
 	p := &policy.Policy{Limits: policy.Limits{Regions: policy.Patterns{Deny: []string{"us-west-*"}}}}
-	require.Equal(t, []string{"regions.deny"}, rules(policy.Evaluate(p, r, policy.Usage{}, nil)), "an unknown region might be a denied one")
+	d := policy.Evaluate(p, r, policy.Usage{}, nil)
+	require.Equal(t, []string{"regions.deny"}, rules(d), "an unknown region might be a denied one")
+	require.Equal(t, "region (none named) is denied by us-west-*", d.Violations[0].Message)
+}
+
+func TestImages(t *testing.T) {
+	p := &policy.Policy{Limits: policy.Limits{Images: policy.Patterns{Allow: []string{"Lambda-Stack-*", "default"}, Deny: []string{"*-20-*"}}}}
+	for image, want := range map[string][]string{
+		"": nil, "lambda-stack-22-04": nil, "lambda-stack-20-04": {"images.deny"}, "ubuntu": {"images.allow"},
+		"lambda-stack": {"images.allow"},
+	} {
+		r := small()
+		r.Image = image
+		require.Equal(t, want, rules(policy.Evaluate(p, r, policy.Usage{}, nil)), image)
+	}
 }
 
 func TestSaturatedSumsAreOverEveryCap(t *testing.T) {

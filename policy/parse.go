@@ -302,7 +302,7 @@ func (r *reader) checkAllRead(text string) error {
 			continue
 		}
 		rest, _, _ = strings.Cut(rest, " #")
-		if rest == "---" || strings.Trim(rest, "[]{}, \t\r") == "" {
+		if rest == "---" || rest == "-" || strings.Trim(rest, "[]{}, \t\r") == "" {
 			continue
 		}
 		column := len([]rune(line)) - len([]rune(strings.TrimLeft(line, " \t"))) + 1
