@@ -1,0 +1,7 @@
+package machine
+
+import "os"
+
+func killGroup(p *os.Process) {
+	_ = p.Kill()
+}
