@@ -23,7 +23,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		start := time.Now()
 		p, err := policy.Parse("/p.yaml", data)
-		require.Less(t, time.Since(start), 10*time.Second)
+		require.Less(t, time.Since(start), time.Minute)
 		if err != nil {
 			var fe *policy.FileError
 			require.True(t, errors.As(err, &fe), "%T", err)
@@ -87,7 +87,7 @@ func TestParseIsBounded(t *testing.T) {
 			start := time.Now()
 			_, err := policy.Parse("/p.yaml", []byte(file))
 			t.Log(time.Since(start), err)
-			require.Less(t, time.Since(start), 15*time.Second)
+			require.Less(t, time.Since(start), time.Minute)
 			require.Error(t, err)
 		})
 	}

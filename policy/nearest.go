@@ -71,7 +71,7 @@ func (j judge) withoutApproval(r Request) *Nearest {
 
 func (j judge) found(r Request, why string) *Nearest {
 	if rule := j.approval(r); rule != "" {
-		why += ", with approval (" + rule + ")"
+		why += "; needs approval by " + rule
 	}
 	return &Nearest{Type: r.Type, Region: r.Region, TTL: r.TTL, WorstCase: r.WorstCase(), Why: why}
 }

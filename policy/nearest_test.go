@@ -43,7 +43,7 @@ func TestNearest(t *testing.T) {
 		{"another type for less time", "types: {deny: ['*_h100']}\ncaps: {per_lease: 2}", 0, all,
 			"gpu_1x_a6000 in us-west-1 for 2h30m, worst case $2.00 (another type, gpu_1x_a6000 in us-west-1, at $0.80/h, and for 2h30m instead of 4h)"},
 		{"with approval", "caps: {per_day: 7}\napprove_above: 5", 0, all,
-			"gpu_1x_h100 in us-east-1 for 2h20m, worst case $7.00 (the same type for 2h20m instead of 4h, with approval (approve_above: $5.00 (/p.yaml:2)))"},
+			"gpu_1x_h100 in us-east-1 for 2h20m, worst case $7.00 (the same type for 2h20m instead of 4h; needs approval by approve_above: $5.00 (/p.yaml:2))"},
 		{"none when nothing is offered", "types: {deny: ['*_h100']}", 0, nil, "none"},
 		{"none when nothing is left", "caps: {per_day: 7}", 7 * policy.Dollar, all, "none"},
 	} {

@@ -254,7 +254,7 @@ func TestNearestPasses(t *testing.T) {
 			if d.Verdict == policy.Ask {
 				require.Equal(t, policy.Allow, again.Verdict)
 			}
-			require.Equal(t, again.Verdict == policy.Ask, strings.Contains(n.Why, "with approval"))
+			require.Equal(t, again.Verdict == policy.Ask, strings.Contains(n.Why, "needs approval by"))
 			found[fmt.Sprint(d.Verdict, " ", n.Type == r.Type, " ", n.TTL == r.TTL)]++
 			return
 		}
