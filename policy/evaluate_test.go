@@ -153,6 +153,37 @@ func TestExactlyAtEachLimitPasses(t *testing.T) {
 	require.Equal(t, policy.Allow, d.Verdict, d.Explain())
 	require.Equal(t, time.Hour, d.LongestTTL)
 	require.Equal(t, worst, d.BudgetLeft)
+
+	// And a step further, in each, does not.
+	for rule, tighten := range map[string]func(*policy.Limits){
+		"max_price_per_hour":    func(l *policy.Limits) { l.MaxPricePerHour-- },
+		"max_ttl":               func(l *policy.Limits) { l.MaxTTL-- },
+		"max_leases":            func(l *policy.Limits) { l.MaxLeases-- },
+		"max_gpus":              func(l *policy.Limits) { l.MaxGPUs-- },
+		"max_launches_per_hour": func(l *policy.Limits) { l.MaxLaunchesPerHour-- },
+		"caps.per_lease":        func(l *policy.Limits) { l.Caps.PerLease-- },
+		"caps.burn_per_hour":    func(l *policy.Limits) { l.Caps.BurnPerHour-- },
+		"caps.per_day":          func(l *policy.Limits) { l.Caps.PerDay-- },
+		"caps.per_week":         func(l *policy.Limits) { l.Caps.PerWeek-- },
+		"caps.per_month":        func(l *policy.Limits) { l.Caps.PerMonth-- },
+		"caps.lifetime":         func(l *policy.Limits) { l.Caps.Lifetime-- },
+	} {
+		c := p.Clone()
+		tighten(&c.Limits)
+		require.Equal(t, []string{rule}, rules(policy.Evaluate(c, r, u, nil)))
+	}
+	c := p.Clone()
+	c.ApproveAbove--
+	require.Equal(t, policy.Ask, policy.Evaluate(c, r, u, nil).Verdict)
+}
+
+func TestMachineWithoutGPUsIsNotHeldUpByTheirNumber(t *testing.T) {
+	p := &policy.Policy{Limits: policy.Limits{MaxGPUs: 1}}
+	u := policy.Usage{Account: policy.Totals{GPUs: 8}}
+	r := small()
+	require.Equal(t, []string{"max_gpus"}, rules(policy.Evaluate(p, r, u, nil)))
+	r.GPUs = 0
+	require.Equal(t, policy.Allow, policy.Evaluate(p, r, u, nil).Verdict)
 }
 
 func TestEverythingAtOnce(t *testing.T) {

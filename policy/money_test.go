@@ -103,6 +103,7 @@ func TestMoneyFor(t *testing.T) {
 		{"nothing for a negative rate", -policy.Dollar, time.Hour, 0},
 		{"saturates", math.MaxInt64, 2 * time.Hour, math.MaxInt64},
 		{"saturates at the ends of both", math.MaxInt64, math.MaxInt64, math.MaxInt64},
+		{"saturates where the quotient just overflows", math.MaxInt64, 122 * time.Minute, math.MaxInt64},
 		{"does not saturate early", math.MaxInt64, time.Hour, math.MaxInt64},
 		{"does not saturate below", math.MaxInt64 - 59, time.Hour, math.MaxInt64 - 59},
 	} {
