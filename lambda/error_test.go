@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -224,8 +225,9 @@ func TestNoConnectionProvesThatNothingHappened(t *testing.T) {
 	require.True(t, lambda.IsNothingHappened(err), "%v", err)
 
 	t.Run("a TLS handshake that fails", func(t *testing.T) {
-		srv := httptest.NewTLSServer(http.NotFoundHandler()) // its certificate is not trusted
-		srv.Config.ErrorLog = nil
+		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+		srv.StartTLS() // its certificate is not trusted
 		defer srv.Close()
 		_, err := socketClient(t, srv.URL).Launch(background(t), goodLaunch())
 		require.True(t, lambda.IsNothingHappened(err), "%v", err)

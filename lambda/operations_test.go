@@ -66,8 +66,8 @@ func operations() []operation {
 		if err != nil {
 			return err
 		}
-		if *f.BytesUsed != 1<<40 {
-			return fmt.Errorf("bytes used: %d", *f.BytesUsed)
+		if f.BytesUsed == nil || *f.BytesUsed != 1<<40 {
+			return fmt.Errorf("bytes used: %+v", f)
 		}
 		f.BytesUsed = nil
 		return expect(f, nil)(lambda.Filesystem{ID: idFilesystem, Name: "my-filesystem", MountPoint: "/lambda/nfs/my-filesystem", Created: created,
@@ -77,7 +77,7 @@ func operations() []operation {
 		if err != nil {
 			return err
 		}
-		if len(got) != 2 || *got[0].PortRange != (lambda.PortRange{22, 22}) || got[1].PortRange != nil {
+		if len(got) != 2 || got[0].PortRange == nil || *got[0].PortRange != (lambda.PortRange{22, 22}) || got[1].PortRange != nil {
 			return fmt.Errorf("rules: %+v", got)
 		}
 		return expect(got[1], nil)(rules[1])
@@ -153,8 +153,8 @@ func operations() []operation {
 		{lambda.OpDeleteSSHKey, "DELETE", v1 + "/ssh-keys/" + idKey, "", `{"data":{}}`, func(ctx context.Context, c *lambda.Client) error { return c.DeleteSSHKey(ctx, idKey) }},
 		{lambda.OpFilesystems, "GET", v1 + "/file-systems", "", `{"data":[` + documentFilesystem + `]}`, func(ctx context.Context, c *lambda.Client) error {
 			all, err := c.Filesystems(ctx)
-			if err != nil {
-				return err
+			if err != nil || len(all) != 1 {
+				return expect(len(all), err)(1)
 			}
 			return checkFS(all[0], nil)
 		}},
@@ -179,8 +179,8 @@ func operations() []operation {
 		}},
 		{lambda.OpFirewallRulesets, "GET", v1 + "/firewall-rulesets", "", `{"data":[` + documentRuleset + `]}`, func(ctx context.Context, c *lambda.Client) error {
 			all, err := c.FirewallRulesets(ctx)
-			if err != nil {
-				return err
+			if err != nil || len(all) != 1 {
+				return expect(len(all), err)(1)
 			}
 			return checkSet(all[0], nil)
 		}},
