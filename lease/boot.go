@@ -1,0 +1,142 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/remote"
+)
+
+// probe is one machine that is being waited for.
+type probe struct{}
+
+// probeCall bounds one look at a booting machine.
+const probeCall = 30 * time.Second
+
+// sickTries is how often a machine's GPUs are looked at before it is given up:
+// a driver may come up a moment after cloud-init has finished.
+const sickTries = 5
+
+// probe watches a booting machine in a goroutine of its own until it is ready,
+// is given up, or the reconciler ends. One at a time for each lease.
+func (r *reconciler) probe(l Lease) {
+	m := r.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.probes[l.ID] != nil {
+		return
+	}
+	m.probes[l.ID] = &probe{}
+	r.probing.Add(1)
+	go func() {
+		defer r.probing.Done()
+		defer func() {
+			m.mu.Lock()
+			delete(m.probes, l.ID)
+			m.mu.Unlock()
+			m.nudge()
+		}()
+		if err := m.awaitReady(r.probeCtx, l.ID); err != nil && r.probeCtx.Err() == nil {
+			m.log.Warn("waiting for a machine", "lease", l.ID, "err", err)
+		}
+	}()
+}
+
+// awaitReady looks at the machine until it is ready. The boot allowance is not
+// its business: the reconciler stops the lease, and the loop sees that.
+func (m *Manager) awaitReady(ctx context.Context, id ID) error {
+	sick := 0
+	for {
+		l, err := m.Store.Get(ctx, id)
+		if err != nil {
+			return fmt.Errorf("read the lease: %w", err)
+		}
+		if l.State != Booting {
+			return nil
+		}
+		phase, health, err := m.look(ctx, l)
+		switch {
+		case err != nil:
+			m.log.Debug("not ready", "lease", id, "phase", phase, "err", err)
+		case !health.Healthy:
+			sick++
+			phase = "the GPUs are not right: " + health.Reason
+			if sick >= sickTries {
+				_, err := m.stop(ctx, id, GPUUnhealthy, phase)
+				return err
+			}
+		default:
+			err := m.becomeReady(ctx, l, health)
+			if err == nil {
+				return nil
+			}
+			if !errors.Is(err, ErrConflict) {
+				return err
+			}
+			continue // somebody wrote the row meanwhile; look again
+		}
+		if l.Detail != phase {
+			l.Detail = phase
+			if _, err := m.Store.Update(ctx, l, phase); err != nil && !errors.Is(err, ErrConflict) {
+				return fmt.Errorf("write down the phase of the boot: %w", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(m.Timing.SSHRetry):
+		}
+	}
+}
+
+// look tries each step of readiness in order and says at which one the machine
+// is. With a nil error the machine has booted and health says how its GPUs are.
+func (m *Manager) look(ctx context.Context, l Lease) (phase string, h remote.Health, err error) {
+	ctx, cancel := context.WithTimeout(ctx, probeCall)
+	defer cancel()
+	t, err := m.target(l)
+	if err != nil {
+		return "its key is missing here", h, err
+	}
+	if err := m.Machine.Check(ctx, t); err != nil {
+		if errors.Is(err, remote.ErrHostKey) {
+			// Until cloud-init has put our host key in place, the image's own shows.
+			return "waiting for cloud-init to install the host key", h, err
+		}
+		return "waiting for SSH", h, err
+	}
+	ci, err := m.Machine.CloudInit(ctx, t)
+	if err != nil {
+		return "waiting for cloud-init", h, err
+	}
+	if ci.State == remote.CloudInitRunning {
+		return "waiting for cloud-init to finish", h, errors.New("cloud-init is running")
+	}
+	h, err = m.Machine.Health(ctx, t, l.GPUs)
+	if err != nil {
+		return "looking at the GPUs", h, err
+	}
+	return "", h, nil
+}
+
+// becomeReady starts the lease's time.
+func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) error {
+	now := m.now()
+	l.State, l.ReadyAt, l.Deadline = Ready, now, now.Add(l.TTL)
+	l.Detail = "ready"
+	if h.Simulated {
+		l.Detail = "ready (a simulated machine: its nvidia-smi is emulated)"
+	}
+	// What is left of the boot allowance will not be needed.
+	if held := l.Price.For(now.Sub(l.LaunchSentAt) + l.TTL + l.StopAllowance); held < l.Reserved {
+		l.Reserved = held
+	}
+	if _, err := m.Store.Update(ctx, l, "ready"); err != nil {
+		return err
+	}
+	m.Crash("ready")
+	m.log.Info("ready", "lease", l.ID, "deadline", l.Deadline)
+	return nil
+}

@@ -1,0 +1,69 @@
+package lease
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// CloudReader is what the lease logic reads from the cloud. None of it costs
+// anything.
+type CloudReader interface {
+	InstanceTypes(ctx context.Context) ([]lambda.InstanceTypeOffer, error)
+	Instances(ctx context.Context) ([]lambda.Instance, error)
+	Instance(ctx context.Context, id string) (lambda.Instance, error)
+	SSHKeys(ctx context.Context) ([]lambda.SSHKey, error)
+	// Account is a fingerprint of the API key.
+	Account(ctx context.Context) (string, error)
+	// ClockSkew is the server's clock minus ours; ok is false before the first
+	// answer.
+	ClockSkew() (skew time.Duration, ok bool)
+	Signer
+}
+
+// CloudWriter is what changes the account. Launch is the only call that costs
+// money; it is never repeated here.
+type CloudWriter interface {
+	Launch(ctx context.Context, r lambda.LaunchRequest) (instanceID string, err error)
+	Terminate(ctx context.Context, ids ...string) ([]lambda.Instance, error)
+	AddSSHKey(ctx context.Context, name, publicKey string) (lambda.SSHKey, error)
+	DeleteSSHKey(ctx context.Context, id string) error
+}
+
+// Cloud is the account.
+type Cloud interface {
+	CloudReader
+	CloudWriter
+}
+
+// Machine is the leased machine, reached over SSH with a pinned host key.
+type Machine interface {
+	Check(ctx context.Context, t remote.Target) error
+	CloudInit(ctx context.Context, t remote.Target) (remote.CloudInit, error)
+	Health(ctx context.Context, t remote.Target, gpus int) (remote.Health, error)
+	Start(ctx context.Context, t remote.Target, jobID string, c remote.Command) (remote.Job, error)
+	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)
+	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)
+	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
+	Page(ctx context.Context, t remote.Target, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
+	Cancel(ctx context.Context, t remote.Target, jobID string, grace time.Duration) (remote.Job, error)
+	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	Forget(key string)
+}
+
+// Keys keeps the private half of each lease's SSH key while the lease lives.
+type Keys interface {
+	Save(id ID, privatePEM []byte) error
+	Load(id ID) (ssh.Signer, error)
+	Delete(id ID) error
+}
+
+// PolicySource gives the policy in force now. An error means: no launch.
+type PolicySource interface {
+	Current() (*policy.Policy, error)
+}

@@ -1,0 +1,87 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code is a stable name for what went wrong, the same in every release.
+type Code string
+
+// The codes that agents and tests rely on.
+const (
+	CodePolicyDenied      Code = "policy_denied"
+	CodeBudgetExceeded    Code = "budget_exceeded"
+	CodeApprovalRequired  Code = "approval_required"
+	CodeFrozen            Code = "frozen"
+	CodeNoCapacity        Code = "no_capacity"
+	CodeQuotaExceeded     Code = "quota_exceeded"
+	CodeAccountBlocked    Code = "account_blocked"
+	CodeBadAPIKey         Code = "bad_api_key"
+	CodeCloudUnavailable  Code = "cloud_unavailable"
+	CodeRateLimited       Code = "rate_limited"
+	CodeLeaseNotFound     Code = "lease_not_found"
+	CodeLeaseNotReady     Code = "lease_not_ready"
+	CodeLeaseEnded        Code = "lease_ended"
+	CodeJobNotFound       Code = "job_not_found"
+	CodeSSHUnreachable    Code = "ssh_unreachable"
+	CodeHostKeyMismatch   Code = "host_key_mismatch"
+	CodeGPUUnhealthy      Code = "gpu_unhealthy"
+	CodeStopUnconfirmed   Code = "stop_unconfirmed"
+	CodeInvalidInput      Code = "invalid_input"
+	CodePathDenied        Code = "path_denied"
+	CodeLedgerUnavailable Code = "ledger_unavailable"
+	CodeInternal          Code = "internal"
+)
+
+// Error is what the agent and the person are told. Message says what happened,
+// Why the cause, Next the call to make; none of them holds a secret.
+type Error struct {
+	Code      Code
+	Message   string
+	Why       string
+	Next      string
+	Retryable bool
+	LeaseID   ID
+	Err       error // the cause, for logs and errors.Is
+}
+
+// Error gives code and message on one line.
+func (e *Error) Error() string {
+	s := string(e.Code) + ": " + e.Message
+	if e.Why != "" {
+		s += " (" + e.Why + ")"
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// CodeOf is the code of the first [Error] in err's chain, or "" for none.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func invalid(next, format string, args ...any) *Error {
+	return &Error{Code: CodeInvalidInput, Message: fmt.Sprintf(format, args...), Next: next}
+}
+
+// ledgerError says that the ledger could not be used. With it nothing is
+// launched.
+func ledgerError(op string, err error) *Error {
+	return &Error{
+		Code: CodeLedgerUnavailable, Message: op + ": the ledger could not be used", Why: err.Error(), Retryable: true,
+		Next: "call again; if it stays, check the path in GPULEASE_LEDGER, its permissions and the free disk space", Err: err,
+	}
+}
+
+func notFound(id ID, err error) *Error {
+	return &Error{
+		Code: CodeLeaseNotFound, Message: fmt.Sprintf("there is no lease %q", id), LeaseID: id,
+		Next: "list_leases shows the leases that there are", Err: err,
+	}
+}

@@ -1,0 +1,261 @@
+package lease_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
+	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// cloud is a *lambda.Client in the form that a manager wants.
+type cloud struct{ *lambda.Client }
+
+func (c cloud) Account(context.Context) (string, error) { return c.Client.Account(), nil }
+func (c cloud) Sign(_ context.Context, text string) (string, error) {
+	return c.Client.Sign(text), nil
+}
+
+// machine stands for the SSH side: a host that is there when the simulated
+// cloud says that it has booted.
+type machine struct {
+	sim *lambdatest.Server
+
+	mu        sync.Mutex
+	health    remote.Health
+	wrongKey  bool
+	cloudInit string
+	forgotten []string
+}
+
+func (m *machine) Check(_ context.Context, t remote.Target) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wrongKey {
+		return fmt.Errorf("dial %s: %w", t.Addr, remote.ErrHostKey)
+	}
+	for _, i := range m.sim.Running() {
+		if t.Addr == i.IP+":22" && !i.FirstHealthy.IsZero() {
+			return nil
+		}
+	}
+	return fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+}
+
+func (m *machine) CloudInit(context.Context, remote.Target) (remote.CloudInit, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return remote.CloudInit{State: m.cloudInit}, nil
+}
+
+func (m *machine) Health(_ context.Context, _ remote.Target, gpus int) (remote.Health, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.health, nil
+}
+
+func (m *machine) Forget(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forgotten = append(m.forgotten, key)
+}
+
+var errNoWork = errors.New("this machine only boots")
+
+func (m *machine) Start(context.Context, remote.Target, string, remote.Command) (remote.Job, error) {
+	return remote.Job{}, errNoWork
+}
+
+func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
+	return remote.Job{}, errNoWork
+}
+func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) { return nil, errNoWork }
+func (m *machine) Output(context.Context, remote.Target, string, int, int) (o, e remote.Excerpt, err error) {
+	return o, e, errNoWork
+}
+
+func (m *machine) Page(context.Context, remote.Target, string, remote.Stream, int64, int, time.Duration) (remote.Page, error) {
+	return remote.Page{}, errNoWork
+}
+
+func (m *machine) Cancel(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
+	return remote.Job{}, errNoWork
+}
+
+func (m *machine) Push(context.Context, remote.Target, string, string, remote.PushOptions) (remote.PushSummary, error) {
+	return remote.PushSummary{}, errNoWork
+}
+
+// fixedPolicy is a policy that does not come from a file.
+type fixedPolicy struct {
+	mu  sync.Mutex
+	p   *policy.Policy
+	err error
+}
+
+func (f *fixedPolicy) Current() (*policy.Policy, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.p, f.err
+}
+
+// kit is a manager on a real ledger and a simulated cloud in virtual time.
+type kit struct {
+	t       *testing.T
+	dir     string
+	sim     *lambdatest.Server
+	db      *ledger.DB
+	keys    lease.KeyDir
+	machine *machine
+	policy  *fixedPolicy
+	crash   func(point string)
+	timing  lease.Timing
+	m       *lease.Manager
+	halt    func() // ends the manager's loop and waits for it
+}
+
+const testType = "gpu_1x_a10"
+
+func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
+	t.Helper()
+	cfg.Virtual = true
+	if cfg.BootTime == 0 {
+		cfg.BootTime = time.Minute
+	}
+	if cfg.TerminateTime == 0 {
+		cfg.TerminateTime = 30 * time.Second
+	}
+	sim := lambdatest.Start(t, cfg)
+	dir := t.TempDir()
+	k := &kit{
+		t: t, dir: dir, sim: sim, keys: lease.KeyDir(filepath.Join(dir, "keys")),
+		machine: &machine{sim: sim, health: remote.Health{Healthy: true, Simulated: true}, cloudInit: remote.CloudInitDone},
+		policy:  &fixedPolicy{p: policy.Default()},
+		timing:  lease.Timing{Tick: 2 * time.Millisecond, SSHRetry: 2 * time.Millisecond, LaunchCall: 2 * time.Second},
+	}
+	var err error
+	k.db, err = ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"), ledger.Options{Now: sim.Now, Rand: rand.Reader})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, k.db.Close()) })
+	for _, f := range change {
+		f(k)
+	}
+	k.start(k.client(sim.APIKey()))
+	t.Cleanup(func() { k.halt() })
+	return k
+}
+
+func (k *kit) client(apiKey string) cloud {
+	key, err := lambda.ParseKey(apiKey)
+	require.NoError(k.t, err)
+	c, err := lambda.New(key, lambda.WithBaseURL(k.sim.URL()), lambda.WithLimiter(lambda.NoLimit), lambda.WithNow(k.sim.Now),
+		lambda.WithRetry(lambda.RetryPolicy{}), lambda.WithTypesCache(0), lambda.WithHTTPClient(&http.Client{Timeout: 5 * time.Second}))
+	require.NoError(k.t, err)
+	return cloud{c}
+}
+
+// start makes a manager as a new process would and lets it reconcile.
+func (k *kit) start(c lease.Cloud) {
+	m, err := lease.New(lease.Config{
+		Store: k.db, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Principal: "tester", Timing: k.timing, Crash: k.crash,
+	})
+	require.NoError(k.t, err)
+	k.m = m
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	k.halt = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(k.t, <-done)
+	})
+}
+
+// restart is the death of the process and the start of the next one.
+func (k *kit) restart() {
+	k.t.Helper()
+	k.halt()
+	k.crash = nil
+	k.start(k.client(k.sim.APIKey()))
+}
+
+func (k *kit) launch(r lease.LaunchRequest) lease.Lease {
+	k.t.Helper()
+	if r.Type == "" {
+		r.Type = testType
+	}
+	l, err := k.m.Launch(k.t.Context(), r)
+	require.NoError(k.t, err)
+	return l
+}
+
+func (k *kit) get(id lease.ID) lease.Lease {
+	k.t.Helper()
+	l, err := k.m.Get(k.t.Context(), id)
+	require.NoError(k.t, err)
+	return l
+}
+
+// until lets virtual time pass, a second at each look, until ok says so.
+func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.Lease {
+	k.t.Helper()
+	return k.untilBy(id, what, time.Second, ok)
+}
+
+func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
+	k.t.Helper()
+	limit := time.Now().Add(20 * time.Second)
+	for {
+		l := k.get(id)
+		if ok(l) {
+			return l
+		}
+		if time.Now().After(limit) {
+			require.Failf(k.t, "waited in vain", "%s: the lease is %s (%s %s), seen %s, missing %d", what, l.State, l.Reason, l.Detail, l.SeenAt, l.Missing)
+		}
+		k.sim.Advance(step)
+		time.Sleep(3 * time.Millisecond) // lets the loop and its HTTP calls run between two moments
+	}
+}
+
+func (k *kit) untilState(id lease.ID, s lease.State) lease.Lease {
+	k.t.Helper()
+	return k.until(id, "state "+string(s), func(l lease.Lease) bool { return l.State == s })
+}
+
+// settled checks what has to hold of every lease that has ended: nothing runs,
+// nothing is reserved, nothing is left behind, and the ledger has no less than
+// the cloud bills, nor more than its rounding.
+func (k *kit) settled(l lease.Lease) {
+	k.t.Helper()
+	require.Equal(k.t, lease.Ended, l.State)
+	require.Zero(k.t, l.Reserved)
+	require.Empty(k.t, k.sim.Running())
+	bill := policy.Money(k.sim.Bill().Total)
+	require.GreaterOrEqual(k.t, l.Cost, bill, "the ledger has less than the cloud's bill")
+	require.Eventually(k.t, func() bool { return len(k.sim.Keys()) == 0 }, 5*time.Second, 5*time.Millisecond, "the SSH key stays in the account")
+	_, err := k.keys.Load(l.ID)
+	require.Error(k.t, err, "the private key stays on disk")
+}
+
+func (k *kit) usage() policy.Totals {
+	k.t.Helper()
+	now := k.sim.Now()
+	d, w, m := k.policy.p.PeriodStarts(now)
+	u, err := k.db.Usage(k.t.Context(), "tester", now, lease.Periods{Day: d, Week: w, Month: m})
+	require.NoError(k.t, err)
+	return u.Account
+}

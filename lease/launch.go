@@ -1,0 +1,327 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// Launch reserves the worst case and launches. It returns as soon as the cloud
+// has answered the launch call, or when ctx ends: the launch itself goes on
+// then, and the lease says where it stands. The same idempotency key gives the
+// same lease, whatever happened to the first call.
+func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
+	if err := r.check(); err != nil {
+		return Lease{}, err
+	}
+	if r.IdempotencyKey != "" {
+		// Before all else: the first call may have taken the last machine or budget.
+		old, err := m.Store.ByKey(ctx, m.Principal, r.IdempotencyKey)
+		if err == nil {
+			return repeated(old, r)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return Lease{}, ledgerError("look for an earlier launch", err)
+		}
+	}
+	p, err := m.policyNow()
+	if err != nil {
+		return Lease{}, err
+	}
+	q, offers, err := m.find(ctx, p, r)
+	if err != nil {
+		return Lease{}, err
+	}
+	l, secrets, err := m.intent(ctx, p, r, q)
+	if err != nil {
+		return Lease{}, err
+	}
+	if err := m.Keys.Save(l.ID, secrets.login.PrivatePEM); err != nil {
+		return Lease{}, &Error{Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", Err: err}
+	}
+	res, err := m.Store.Reserve(ctx, l, l.CreatedAt, m.periods(p, l.CreatedAt), func(u policy.Usage) policy.Decision {
+		return policy.Evaluate(p, m.policyRequest(p, q.Offer, l.Region, l.TTL), u, m.alternatives(offers))
+	})
+	if err != nil || res.Existing || res.Decision.Verdict != policy.Allow {
+		if delErr := m.Keys.Delete(l.ID); delErr != nil {
+			m.log.Warn("an unused key stays behind", "lease", l.ID, "err", delErr)
+		}
+	}
+	switch {
+	case err != nil:
+		return Lease{}, ledgerError("reserve", err)
+	case res.Existing:
+		return repeated(res.Lease, r)
+	case res.Decision.Verdict != policy.Allow:
+		return Lease{}, denied(res.Decision)
+	}
+	m.Crash("reserved")
+	if err := m.EnsureGuard(ctx); err != nil {
+		m.log.Error("no guard could be started", "lease", l.ID, "err", err)
+		if p.RequireGuard {
+			return res.Lease, m.giveUp(context.WithoutCancel(ctx), res.Lease, Refused, &Error{
+				Code: CodePolicyDenied, Message: "nothing that outlives this process would end the lease at its deadline, so it was not launched",
+				Why: "require_guard is on, and no keeper could be started: " + err.Error(), Next: "mend the cause, or switch require_guard off in the policy", LeaseID: l.ID, Err: err,
+			})
+		}
+	}
+	m.log.Info("reserved", "lease", res.Lease.ID, "type", l.Type, "region", l.Region, "reserved", l.Reserved.String(), "policy", l.PolicyHash)
+
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return m.cancelUnsent(ctx, res.Lease)
+	}
+	m.launches.Add(1)
+	m.mu.Unlock()
+	outcome := make(chan error, 1)
+	go func() {
+		defer m.launches.Done()
+		defer m.nudge()
+		// The caller may go away; the launch must not be cut short by that.
+		outcome <- m.carryOut(context.WithoutCancel(ctx), res.Lease, q.Regions, secrets)
+	}()
+	select {
+	case err := <-outcome:
+		now, getErr := m.Store.Get(context.WithoutCancel(ctx), l.ID)
+		if getErr != nil {
+			return res.Lease, ledgerError("read the lease", getErr)
+		}
+		return now, err
+	case <-ctx.Done():
+		return res.Lease, nil
+	}
+}
+
+// secrets are the key pairs of a lease on their way to the machine.
+type secrets struct{ login, host remote.KeyPair }
+
+// intent is the row that is written before anything is launched.
+func (m *Manager) intent(ctx context.Context, p *policy.Policy, r LaunchRequest, q Quote) (Lease, secrets, error) {
+	var s secrets
+	account, err := m.Cloud.Account(ctx)
+	if err != nil {
+		return Lease{}, s, cloudError("identify the account", "", err)
+	}
+	ledger, err := m.Store.LedgerID(ctx)
+	if err != nil {
+		return Lease{}, s, ledgerError("read the ledger's name", err)
+	}
+	id, err := randomText(m.Rand, idLength)
+	if err == nil {
+		s.login, err = remote.GenerateKey(m.Rand)
+	}
+	if err == nil {
+		s.host, err = remote.GenerateKey(m.Rand)
+	}
+	if err != nil {
+		return Lease{}, s, &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
+	}
+	now := m.now()
+	l := Lease{
+		ID: ID(id), State: Launching, Principal: m.Principal, Purpose: r.Purpose, IdempotencyKey: r.IdempotencyKey, Fingerprint: r.fingerprint(),
+		PolicyHash: p.Hash(), Account: account, Type: q.Offer.Type, Region: q.Regions[0], ImageFamily: m.ImageFamily, GPUs: q.Offer.GPUs, Price: q.Offer.Price,
+		TTL: q.TTL, BootAllowance: m.Timing.boot(q.Offer.GPUs), StopAllowance: m.Timing.StopAllowance,
+		HostKey: s.host.AuthorizedKey, CreatedAt: now, Detail: "reserved; the launch call has not been sent",
+	}
+	l.Reserved = l.WorstCase()
+	l.Deadline = now.Add(l.BootAllowance + l.TTL)
+	longest := max(p.MaxTTLFor(m.Principal), l.TTL)
+	l.HardStop = now.Add(l.BootAllowance + longest + l.StopAllowance).Truncate(time.Second)
+	n := Name{Ledger: ledger, Lease: l.ID, HardStop: l.HardStop}
+	l.KeyName = n.KeyName()
+	if l.Name, err = n.Signed(ctx, m.Cloud); err != nil {
+		return Lease{}, s, cloudError("sign the instance name", "", err)
+	}
+	return l, s, nil
+}
+
+// repeated answers a launch whose idempotency key was used before.
+func repeated(old Lease, r LaunchRequest) (Lease, error) {
+	if old.Fingerprint != r.fingerprint() {
+		return Lease{}, &Error{
+			Code: CodeInvalidInput, Message: fmt.Sprintf("the idempotency key %q was used for another request", r.IdempotencyKey),
+			Why: fmt.Sprintf("lease %s has it, for %s with a TTL of %s", old.ID, old.Type, old.TTL), Next: "use a new key, or repeat the first request as it was", LeaseID: old.ID,
+		}
+	}
+	return old, nil
+}
+
+// launchKeyTimeout bounds the calls before the launch call.
+const launchKeyTimeout = 90 * time.Second
+
+// carryOut registers the key and sends the launch call, once for each region
+// that is proven to have none. Its error is for the caller who still listens;
+// all that matters is in the ledger.
+func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s secrets) error {
+	data, err := userData(string(s.host.PrivatePEM), s.host.AuthorizedKey)
+	if err != nil {
+		return m.giveUp(ctx, l, Refused, &Error{Code: CodeInternal, Message: "the machine's first configuration could not be written; nothing was launched", LeaseID: l.ID, Err: err})
+	}
+	keyCtx, cancel := context.WithTimeout(ctx, launchKeyTimeout)
+	_, err = m.Cloud.AddSSHKey(keyCtx, l.KeyName, s.login.AuthorizedKey)
+	if err != nil && !nothingHappened(err) {
+		err = m.keyArrived(keyCtx, l.KeyName, s.login.Public, err)
+	}
+	cancel()
+	if err != nil {
+		return m.giveUp(ctx, l, Refused, cloudError("register the lease's SSH key", l.ID, err))
+	}
+	m.Crash("key-added")
+
+	for i, region := range regions {
+		l.Region, l.LaunchSentAt = region, m.now()
+		l.Detail = "the launch call is on its way to " + region
+		if l, err = m.Store.Update(ctx, l, "launch call to "+region); err != nil {
+			// Stopped meanwhile, or the ledger is gone: nothing has been sent for this
+			// region, and everything before it was proven to have failed.
+			return m.abandoned(ctx, l.ID, err)
+		}
+		m.Crash("launch-marked")
+		callCtx, cancel := context.WithTimeout(ctx, m.Timing.LaunchCall)
+		id, err := m.Cloud.Launch(callCtx, lambda.LaunchRequest{
+			Region: region, InstanceType: l.Type, SSHKeyName: l.KeyName, Name: l.Name, Image: lambda.ImageRef{Family: l.ImageFamily},
+			UserData: lambda.NewSecret(data), Tags: []lambda.Tag{{Key: tagKey, Value: l.Name}},
+		})
+		cancel()
+		m.Crash("launch-sent")
+		switch {
+		case err == nil:
+			return m.bind(ctx, l, id)
+		case !nothingHappened(err):
+			l.Detail = "the answer to the launch call was lost; the account is being searched for the instance"
+			if _, upErr := m.Store.Update(ctx, l, "launch outcome unknown: "+err.Error()); upErr != nil && !errors.Is(upErr, ErrConflict) {
+				m.log.Error("a lost launch could not be noted", "lease", l.ID, "err", upErr)
+			}
+			m.log.Warn("launch outcome unknown", "lease", l.ID, "err", err)
+			return nil
+		case lambda.IsCode(err, lambda.CodeInsufficientCapacity) && i < len(regions)-1:
+			m.log.Info("no capacity after all", "lease", l.ID, "region", region)
+			continue
+		}
+		reason := Refused
+		if lambda.IsCode(err, lambda.CodeInsufficientCapacity) {
+			reason = NoCapacity
+		}
+		return m.giveUp(ctx, l, reason, cloudError("launch "+l.Type+" in "+region, l.ID, err))
+	}
+	return nil
+}
+
+// tagKey is the tag that carries the signed name once more. Tags can be dropped
+// and names edited, so neither is relied on alone.
+const tagKey = "gpulease"
+
+// keyArrived finds out whether a key whose registration had no clear answer is
+// there. cause is returned if it is not.
+func (m *Manager) keyArrived(ctx context.Context, name string, key ssh.PublicKey, cause error) error {
+	keys, err := m.Cloud.SSHKeys(ctx)
+	if err != nil {
+		return cause
+	}
+	for _, k := range keys {
+		if k.Name != name {
+			continue
+		}
+		if got, err := parseHostKey(k.PublicKey); err == nil && string(got.Marshal()) == string(key.Marshal()) {
+			return nil
+		}
+	}
+	return cause
+}
+
+// bind writes the instance that the cloud has named into the lease. Should the
+// lease have been stopped meanwhile, the stop gets the instance.
+func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
+	for {
+		l.InstanceID = instance
+		l.BillingFrom = l.LaunchSentAt
+		if l.State == Launching {
+			l.State, l.Detail = Booting, "launched; waiting for its address"
+		}
+		_, err := m.Store.Update(ctx, l, "launched as "+instance)
+		if err == nil {
+			m.Crash("bound")
+			m.log.Info("launched", "lease", l.ID, "instance", instance)
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			m.log.Error("a launched instance could not be written down; it will be found by its name", "lease", l.ID, "instance", instance, "err", err)
+			return ledgerError("write down instance "+instance, err)
+		}
+		if l, err = m.Store.Get(ctx, l.ID); err != nil {
+			return ledgerError("read the lease", err)
+		}
+		if l.InstanceID != "" || l.State == Ended {
+			return nil // somebody found it by its name already
+		}
+	}
+}
+
+// giveUp ends a lease of which it is proven that nothing was created.
+func (m *Manager) giveUp(ctx context.Context, l Lease, why Reason, cause *Error) error {
+	for {
+		l.State, l.Reason, l.Detail = Ended, why, cause.Message
+		if l.StopAt.IsZero() {
+			l.StopAt = m.now()
+		}
+		if _, err := m.settle(ctx, l, "proven: nothing was created"); err == nil || !errors.Is(err, ErrConflict) {
+			return cause
+		}
+		fresh, err := m.Store.Get(ctx, l.ID)
+		if err != nil || fresh.State == Ended {
+			return cause
+		}
+		if fresh.InstanceID != "" {
+			// An instance of that name was found after all, whatever the answers said.
+			if _, err := m.stop(ctx, l.ID, why, "an instance was found although the launch was refused"); err != nil {
+				m.log.Error("a refused launch that has an instance could not be stopped", "lease", l.ID, "err", err)
+			}
+			return cause
+		}
+		l = fresh
+	}
+}
+
+// abandoned is what a launch does when its row could not be marked as sent.
+func (m *Manager) abandoned(ctx context.Context, id ID, cause error) error {
+	l, err := m.Store.Get(ctx, id)
+	if err != nil {
+		return ledgerError("mark the launch", errors.Join(cause, err))
+	}
+	if l.State == Stopping || l.State == Launching {
+		return m.giveUp(ctx, l, reasonOr(l.Reason, Cancelled), &Error{Code: CodeLeaseEnded, Message: "stopped before the launch call was sent", LeaseID: id, Err: cause})
+	}
+	if l.State == Ended {
+		m.forget(ctx, l) // the key was registered after the lease had been stopped
+	}
+	return nil
+}
+
+// cancelUnsent ends a lease whose launch was never begun because we are closing.
+func (m *Manager) cancelUnsent(ctx context.Context, l Lease) (Lease, error) {
+	err := m.giveUp(context.WithoutCancel(ctx), l, Cancelled, &Error{Code: CodeInternal, Message: "the server is closing; nothing was launched", LeaseID: l.ID, Retryable: true})
+	return l, err
+}
+
+func reasonOr(r, otherwise Reason) Reason {
+	if r != "" {
+		return r
+	}
+	return otherwise
+}
+
+func parseHostKey(s string) (ssh.PublicKey, error) {
+	k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(s))
+	if err != nil {
+		return nil, fmt.Errorf("parse public key: %w", err)
+	}
+	return k, nil
+}

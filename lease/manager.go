@@ -1,0 +1,223 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// Config is what a [Manager] is made of. Everything but the timings, Logger and
+// Lead is required.
+type Config struct {
+	Store   Store
+	Cloud   Cloud
+	Machine Machine
+	Keys    Keys
+	Policy  PolicySource
+
+	Now  func() time.Time
+	Rand io.Reader
+
+	Principal   string // who this process asks for
+	SSHUser     string // login name on the machines, default "ubuntu"
+	SSHPort     int    // default 22
+	ImageFamily string // pinned at each launch, default "lambda-stack-24-04"
+
+	// Lead tries to become the one process of this state directory that
+	// reconciles. It returns false while another one leads. Default: always.
+	Lead func() (bool, error)
+	// Guard names this process in the ledger's list of guards, for instance
+	// "server 4711".
+	Guard string
+
+	// EnsureGuard makes sure, before a launch call is sent, that something outlives
+	// this process and ends the lease at its deadline. Where it fails, a policy
+	// with require_guard refuses the launch. Nil: this process is the guard.
+	EnsureGuard func(ctx context.Context) error
+
+	Timing Timing
+	Logger *slog.Logger
+	// Crash is called with the name of each step at which a process may die; nil
+	// outside of tests.
+	Crash func(point string)
+}
+
+// Timing holds the waits of the lease logic. The zero value of each field means
+// its default.
+type Timing struct {
+	Tick          time.Duration // between two looks at the ledger, default 1 s
+	Poll          time.Duration // between two listings while something is under way, default 5 s
+	IdlePoll      time.Duration // between two listings while leases only run, default 30 s
+	BootOne       time.Duration // boot allowance with at most one GPU, default 15 min
+	BootMany      time.Duration // boot allowance with more GPUs, default 30 min
+	StopAllowance time.Duration // default 12 min: reconcile interval, termination, an outage of the API
+	Settle        time.Duration // how long an unlisted instance may still appear, default 10 min
+	LaunchCall    time.Duration // timeout of the launch call itself, default 60 s
+	SSHRetry      time.Duration // between two tries to reach a booting machine, default 2 s
+	StopRetry     time.Duration // between two terminate calls for one lease, default 15 s, growing to 2 min
+	Unhealthy     time.Duration // how long a booting instance may be called unhealthy, default 1 min
+}
+
+func (t Timing) withDefaults() Timing {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&t.Tick, time.Second)
+	def(&t.Poll, 5*time.Second)
+	def(&t.IdlePoll, 30*time.Second)
+	def(&t.BootOne, 15*time.Minute)
+	def(&t.BootMany, 30*time.Minute)
+	def(&t.StopAllowance, 12*time.Minute)
+	def(&t.Settle, 10*time.Minute)
+	def(&t.LaunchCall, time.Minute)
+	def(&t.SSHRetry, 2*time.Second)
+	def(&t.StopRetry, 15*time.Second)
+	def(&t.Unhealthy, time.Minute)
+	return t
+}
+
+// boot is the boot allowance for a machine with that many GPUs: eight of them
+// were seen to take 25 minutes.
+func (t Timing) boot(gpus int) time.Duration {
+	if gpus > 1 {
+		return t.BootMany
+	}
+	return t.BootOne
+}
+
+// Manager offers what an agent asks for. Its methods may be called from any
+// number of goroutines. Run has to be running for leases to move on.
+type Manager struct {
+	Config
+	log *slog.Logger
+
+	launches sync.WaitGroup // launch calls under way; Close waits for them
+	wake     chan struct{}  // tells the reconciler that there is something new
+
+	mu     sync.Mutex
+	probes map[ID]*probe // machines that are being waited for
+	stops  map[ID]stopTry
+	closed bool
+}
+
+// New checks the configuration and makes a Manager. It does no I/O.
+func New(c Config) (*Manager, error) {
+	switch {
+	case c.Store == nil, c.Cloud == nil, c.Machine == nil, c.Keys == nil, c.Policy == nil:
+		return nil, errors.New("new lease manager: store, cloud, machine, keys and policy are required")
+	case c.Now == nil, c.Rand == nil:
+		return nil, errors.New("new lease manager: a clock and a source of randomness are required")
+	}
+	if c.SSHUser == "" {
+		c.SSHUser = "ubuntu"
+	}
+	if c.SSHPort == 0 {
+		c.SSHPort = 22
+	}
+	if c.ImageFamily == "" {
+		c.ImageFamily = "lambda-stack-24-04"
+	}
+	if c.Principal == "" {
+		c.Principal = "default"
+	}
+	if c.Lead == nil {
+		c.Lead = func() (bool, error) { return true, nil }
+	}
+	if c.Guard == "" {
+		c.Guard = "server"
+	}
+	if c.EnsureGuard == nil {
+		c.EnsureGuard = func(context.Context) error { return nil }
+	}
+	if c.Crash == nil {
+		c.Crash = func(string) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Timing = c.Timing.withDefaults()
+	return &Manager{
+		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
+		probes: map[ID]*probe{}, stops: map[ID]stopTry{},
+	}, nil
+}
+
+// Close waits for launch calls under way, at most as long as such a call can
+// take: a launch is never abandoned halfway while we can still learn its
+// outcome. Leases stay as they are.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	done := make(chan struct{})
+	go func() { m.launches.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close the lease manager: a launch is still under way: %w", ctx.Err())
+	}
+}
+
+// maxTrustedSkew is how far our clock may be from the cloud's before the
+// cloud's is taken instead.
+const maxTrustedSkew = time.Minute
+
+// now is wall time in UTC without a monotonic part (a laptop sleeps), corrected
+// by the cloud's clock where ours is wrong. Whole milliseconds, as stored.
+func (m *Manager) now() time.Time {
+	t := m.Now()
+	if skew, ok := m.Cloud.ClockSkew(); ok && (skew > maxTrustedSkew || skew < -maxTrustedSkew) {
+		t = t.Add(skew)
+	}
+	return t.Round(0).UTC().Truncate(time.Millisecond)
+}
+
+func (m *Manager) nudge() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) periods(p *policy.Policy, now time.Time) Periods {
+	d, w, mo := p.PeriodStarts(now)
+	return Periods{Day: d, Week: w, Month: mo}
+}
+
+// policyNow is the policy in force; without one nothing is launched.
+func (m *Manager) policyNow() (*policy.Policy, error) {
+	p, err := m.Policy.Current()
+	if err != nil {
+		return nil, &Error{
+			Code: CodePolicyDenied, Message: "the policy file cannot be used, so nothing is launched", Why: err.Error(),
+			Next: "mend the policy file at the place named; running leases are not affected", Err: err,
+		}
+	}
+	return p, nil
+}
+
+// target is how to reach the lease's machine.
+func (m *Manager) target(l Lease) (remote.Target, error) {
+	signer, err := m.Keys.Load(l.ID)
+	if err != nil {
+		return remote.Target{}, &Error{
+			Code: CodeSSHUnreachable, Message: "the private key of this lease is not here", Why: err.Error(), LeaseID: l.ID,
+			Next: "use the machine from where it was launched, or stop_lease", Err: err,
+		}
+	}
+	host, err := parseHostKey(l.HostKey)
+	if err != nil {
+		return remote.Target{}, &Error{Code: CodeInternal, Message: "the pinned host key of this lease cannot be read", LeaseID: l.ID, Err: err}
+	}
+	return remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer, HostKey: host}, nil
+}

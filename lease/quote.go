@@ -1,0 +1,174 @@
+package lease
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gpulease/gpulease/policy"
+)
+
+// LaunchRequest is what an agent asks for.
+type LaunchRequest struct {
+	Type           string        // instance type, required
+	Region         string        // "" = any with capacity that the policy allows
+	TTL            time.Duration // from ready to the deadline; 0 = the policy's default
+	Purpose        string
+	IdempotencyKey string
+}
+
+// Quote is what a launch would cost and what the policy says of it. Nothing is
+// reserved by it.
+type Quote struct {
+	Offer    Offer
+	Regions  []string // that would be tried, in this order
+	TTL      time.Duration
+	Decision policy.Decision
+	AsOf     time.Time
+}
+
+// Limits of the free texts of a request.
+const (
+	maxPurpose = 500
+	maxIdemKey = 200
+)
+
+func (r LaunchRequest) check() error {
+	switch {
+	case r.Type == "":
+		return invalid("list_capacity shows the types", "a launch needs an instance type")
+	case r.TTL < 0:
+		return invalid("give a TTL of at least one minute, or none for the policy's default", "a TTL of %s makes no sense", r.TTL)
+	case r.TTL%time.Minute != 0:
+		return invalid("give whole minutes", "a TTL of %s is not whole minutes", r.TTL)
+	case len(r.Purpose) > maxPurpose:
+		return invalid("shorten it", "the purpose has %d bytes, at most %d are kept", len(r.Purpose), maxPurpose)
+	case len(r.IdempotencyKey) > maxIdemKey:
+		return invalid("shorten it", "the idempotency key has %d bytes, at most %d are kept", len(r.IdempotencyKey), maxIdemKey)
+	}
+	return nil
+}
+
+// fingerprint tells a repeated request from another one under the same key.
+func (r LaunchRequest) fingerprint() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d", r.Type, r.Region, r.TTL))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Quote says what the launch would cost at most, and what the policy decides
+// about it now. It costs nothing and reserves nothing.
+func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
+	if err := r.check(); err != nil {
+		return Quote{}, err
+	}
+	p, err := m.policyNow()
+	if err != nil {
+		return Quote{}, err
+	}
+	now := m.now()
+	usage, err := m.Store.Usage(ctx, m.Principal, now, m.periods(p, now))
+	if err != nil {
+		return Quote{}, ledgerError("quote", err)
+	}
+	q, offers, err := m.find(ctx, p, r)
+	if err != nil {
+		return Quote{}, err
+	}
+	q.Decision = policy.Evaluate(p, m.policyRequest(p, q.Offer, q.Regions[0], q.TTL), usage, m.alternatives(offers))
+	return q, nil
+}
+
+// find looks the type up and chooses the regions to try. Its quote has no
+// decision yet.
+func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (Quote, []Offer, error) {
+	types, err := m.Cloud.InstanceTypes(ctx)
+	if err != nil {
+		return Quote{}, nil, cloudError("list instance types", "", err)
+	}
+	offers := make([]Offer, 0, len(types))
+	for _, t := range types {
+		offers = append(offers, newOffer(t))
+	}
+	i := slices.IndexFunc(offers, func(o Offer) bool { return o.Type == r.Type })
+	if i < 0 {
+		return Quote{}, nil, unknownType(r.Type, offers)
+	}
+	o := offers[i]
+	q := Quote{Offer: o, TTL: p.TTLFor(m.Principal, r.TTL), AsOf: m.now()}
+	if o.Price <= 0 {
+		return Quote{}, nil, &Error{
+			Code: CodeCloudUnavailable, Message: fmt.Sprintf("the cloud gives no price for %s, and nothing is launched without one", o.Type),
+			Next: "call list_capacity for types that have one",
+		}
+	}
+	switch {
+	case r.Region == "":
+		for _, region := range o.Regions {
+			if ok, _ := p.TypeAllowed(m.Principal, o.Type, region, o.Price); ok {
+				q.Regions = append(q.Regions, region)
+			}
+		}
+		if len(q.Regions) == 0 {
+			q.Regions = o.Regions // all denied: the decision says by which rule
+		}
+	case slices.Contains(o.Regions, r.Region):
+		q.Regions = []string{r.Region}
+	}
+	if len(q.Regions) == 0 {
+		if ok, rule := p.TypeAllowed(m.Principal, o.Type, r.Region, o.Price); !ok {
+			return Quote{}, nil, &Error{Code: CodePolicyDenied, Message: fmt.Sprintf("the policy does not allow %s", o.Type), Why: rule, Next: "list_capacity shows what is allowed"}
+		}
+		return Quote{}, nil, noCapacity(r, o, offers)
+	}
+	return q, offers, nil
+}
+
+func unknownType(name string, offers []Offer) *Error {
+	names := make([]string, 0, len(offers))
+	for _, o := range offers {
+		names = append(names, o.Type)
+	}
+	slices.Sort(names)
+	return &Error{
+		Code: CodeInvalidInput, Message: fmt.Sprintf("there is no instance type %q", name),
+		Why: "the cloud's types are " + strings.Join(names, ", "), Next: "list_capacity shows them with prices",
+	}
+}
+
+func noCapacity(r LaunchRequest, o Offer, offers []Offer) *Error {
+	where := "in any region"
+	if r.Region != "" {
+		where = "in " + r.Region
+	}
+	why := "capacity comes and goes within minutes"
+	if len(o.Regions) > 0 {
+		why = "it is free in " + strings.Join(o.Regions, ", ")
+	}
+	var free []string
+	for _, x := range offers {
+		if len(x.Regions) > 0 && x.GPUs > 0 {
+			free = append(free, fmt.Sprintf("%s (%s/h)", x.Type, x.Price))
+		}
+	}
+	next := "try again in a few minutes"
+	if len(free) > 0 {
+		next = "take another region or type; free now: " + strings.Join(free, ", ")
+	}
+	return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("no %s is free %s now; nothing was launched", r.Type, where), Why: why, Next: next, Retryable: true}
+}
+
+func denied(d policy.Decision) *Error {
+	e := &Error{Code: Code(d.Code()), Message: "the policy does not allow this launch; nothing was launched", Why: d.Explain(), Next: "ask for what the policy allows, or have it changed by its owner"}
+	if d.Verdict == policy.Ask {
+		e.Message = "this launch needs a person's approval; nothing was launched"
+		e.Next = "ask for less, or have the owner of the policy raise approve_above"
+	}
+	if n := d.Nearest; n != nil {
+		e.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would pass (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), n.WorstCase)
+	}
+	return e
+}

@@ -1,0 +1,76 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+)
+
+// settle writes a lease as ended: its cost is fixed, its reservation given back,
+// both in one write. The caller has proof that nothing can be billed any more.
+func (m *Manager) settle(ctx context.Context, l Lease, note string) (Lease, error) {
+	now := m.now()
+	l.State = Stopping // CostAt counts up to GoneAt or now
+	cost := l.CostAt(now)
+	l.State, l.Cost, l.Reserved, l.EndedAt = Ended, cost, 0, now
+	m.Crash("settling")
+	done, err := m.Store.Update(ctx, l, note)
+	if err != nil {
+		return l, err
+	}
+	m.Crash("settled")
+	m.log.Info("ended", "lease", l.ID, "reason", l.Reason, "cost", cost.String())
+	m.forget(ctx, done)
+	return done, nil
+}
+
+// forget removes what a lease leaves behind: connection, private key and the
+// public key in the account. What fails is swept later.
+func (m *Manager) forget(ctx context.Context, l Lease) {
+	m.Machine.Forget(string(l.ID))
+	m.mu.Lock()
+	delete(m.stops, l.ID)
+	m.mu.Unlock()
+	if err := m.Keys.Delete(l.ID); err != nil {
+		m.log.Warn("a private key stays behind", "lease", l.ID, "err", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	if err := m.sweepKeys(ctx, func(name string) bool { return name == l.KeyName }); err != nil {
+		m.log.Warn("an SSH key stays in the account for now", "lease", l.ID, "key", l.KeyName, "err", err)
+	}
+}
+
+// sweepKeys deletes the account's SSH keys whose names are chosen.
+func (m *Manager) sweepKeys(ctx context.Context, chosen func(name string) bool) error {
+	keys, err := m.Cloud.SSHKeys(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range keys {
+		if chosen(k.Name) {
+			errs = append(errs, m.Cloud.DeleteSSHKey(ctx, k.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes the SSH keys of this ledger's ended leases that an earlier
+// process could not remove any more. Keys of other ledgers are never touched.
+func (m *Manager) sweep(ctx context.Context) error {
+	ledger, err := m.Store.LedgerID(ctx)
+	if err != nil {
+		return err
+	}
+	prefix := namePrefix + "-" + ledger + "-"
+	return m.sweepKeys(ctx, func(name string) bool {
+		id, ours := strings.CutPrefix(name, prefix)
+		if !ours || !ValidID(id) {
+			return false
+		}
+		l, err := m.Store.Get(ctx, ID(id))
+		return err == nil && l.State == Ended
+	})
+}

@@ -1,0 +1,123 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/lambda"
+)
+
+// Stop decides the end of a lease and asks the cloud for it. It may be called
+// any number of times, in any state. It returns as soon as the decision is on
+// disk and the cloud was asked once; the lease is [Ended] only when the cloud
+// has shown the instance to be gone, which [Manager.Wait] waits for.
+func (m *Manager) Stop(ctx context.Context, id ID) (Lease, error) {
+	l, err := m.stop(ctx, id, Stopped, "stop was asked for")
+	if err != nil || l.State != Stopping {
+		return l, err
+	}
+	if l.InstanceID != "" && m.mayTry(l.ID) {
+		l = m.terminate(ctx, l)
+	}
+	return l, nil
+}
+
+// stop writes the decision to end a lease.
+func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (Lease, error) {
+	defer m.nudge()
+	for {
+		l, err := m.get(ctx, id)
+		if err != nil {
+			return Lease{}, err
+		}
+		if l.State == Ended || l.State == Stopping {
+			return l, nil
+		}
+		unsent := l.LaunchSentAt.IsZero()
+		l.State, l.Reason, l.Detail, l.StopAt = Stopping, why, detail, m.now()
+		m.Crash("stopping")
+		stopped, err := m.Store.Update(ctx, l, detail)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return Lease{}, ledgerError("stop lease "+string(id), err)
+		}
+		m.Crash("stop-written")
+		m.log.Info("stopping", "lease", id, "reason", why, "detail", detail)
+		if unsent {
+			// The launcher can not mark its call as sent any more: its row has changed.
+			stopped.Detail = "stopped before anything was launched"
+			if ended, err := m.settle(ctx, stopped, "no launch call was sent"); err == nil {
+				return ended, nil
+			}
+		}
+		return stopped, nil
+	}
+}
+
+// stopTry is when a lease's terminate call may be sent again.
+type stopTry struct {
+	next time.Time
+	wait time.Duration
+}
+
+const maxStopRetry = 2 * time.Minute
+
+// mayTry reports whether a terminate call is due, and counts it. The waits grow,
+// and never end.
+func (m *Manager) mayTry(id ID) bool {
+	now := m.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.stops[id]
+	if now.Before(t.next) {
+		return false
+	}
+	if t.wait == 0 {
+		t.wait = m.Timing.StopRetry
+	} else {
+		t.wait = min(2*t.wait, max(maxStopRetry, m.Timing.StopRetry))
+	}
+	t.next = now.Add(t.wait)
+	m.stops[id] = t
+	return true
+}
+
+// terminateCall bounds one terminate call: it was seen to hang.
+const terminateCall = 30 * time.Second
+
+// terminate asks the cloud once to end the lease's instance. Its answer proves
+// nothing; the listing does.
+func (m *Manager) terminate(ctx context.Context, l Lease) Lease {
+	account, err := m.Cloud.Account(ctx)
+	if err == nil && account != l.Account {
+		err = fmt.Errorf("the lease was launched with another API key")
+	}
+	if err == nil {
+		callCtx, cancel := context.WithTimeout(ctx, terminateCall)
+		m.Crash("terminating")
+		_, err = m.Cloud.Terminate(callCtx, l.InstanceID)
+		cancel()
+		m.Crash("terminate-sent")
+	}
+	switch {
+	case err == nil:
+		l.TerminateAt, l.Detail = m.now(), "the cloud has accepted the stop; not yet confirmed"
+	case lambda.IsCode(err, lambda.CodeObjectDoesNotExist):
+		l.Detail = "the cloud does not know the instance any more; not yet confirmed"
+	default:
+		l.Detail = "STOP NOT CONFIRMED, still billing: " + err.Error()
+		m.log.Error("stop not confirmed, still billing", "lease", l.ID, "instance", l.InstanceID, "rate_per_hour", l.Price.String(), "err", err)
+	}
+	fresh, upErr := m.Store.Update(context.WithoutCancel(ctx), l, l.Detail)
+	if upErr != nil {
+		if !errors.Is(upErr, ErrConflict) {
+			m.log.Error("a stop could not be noted", "lease", l.ID, "err", upErr)
+		}
+		return l
+	}
+	return fresh
+}

@@ -1,0 +1,184 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gpulease/gpulease/remote"
+)
+
+// jobIDLength is the length of the random part of a job's ID.
+const jobIDLength = 8
+
+// Job is a command on a lease's machine.
+type Job struct {
+	Lease Lease
+	remote.Job
+}
+
+// LeaseOfJob is the lease that a job's ID belongs to: the ID begins with it, so
+// that any process can find a job without asking the ledger.
+func LeaseOfJob(jobID string) (ID, error) {
+	id, rest, ok := strings.Cut(jobID, "-")
+	if !ok || !ValidID(id) || len(rest) != jobIDLength || strings.Trim(rest, idAlphabet) != "" {
+		return "", &Error{Code: CodeJobNotFound, Message: fmt.Sprintf("there is no job %q", jobID), Next: "job ids come from run_command; get_lease lists a lease's jobs"}
+	}
+	return ID(id), nil
+}
+
+// usable is the lease with the target of its machine, if commands may go there.
+func (m *Manager) usable(ctx context.Context, id ID) (Lease, remote.Target, error) {
+	l, err := m.get(ctx, id)
+	if err != nil {
+		return Lease{}, remote.Target{}, err
+	}
+	switch l.State {
+	case Ready:
+		t, err := m.target(l)
+		return l, t, err
+	case Ended:
+		return l, remote.Target{}, &Error{
+			Code: CodeLeaseEnded, Message: fmt.Sprintf("lease %s has ended (%s)", l.ID, l.Reason), Why: l.Detail, LeaseID: l.ID,
+			Next: "launch_lease for a new machine",
+		}
+	case Stopping:
+		return l, remote.Target{}, &Error{
+			Code: CodeLeaseEnded, Message: fmt.Sprintf("lease %s is being stopped (%s)", l.ID, l.Reason), Why: l.Detail, LeaseID: l.ID,
+			Next: "get_lease shows when the stop is confirmed; launch_lease for a new machine",
+		}
+	}
+	return l, remote.Target{}, &Error{
+		Code: CodeLeaseNotReady, Message: fmt.Sprintf("lease %s is %s, so nothing can run on it yet", l.ID, l.State), Why: l.Detail, LeaseID: l.ID, Retryable: true,
+		Next: fmt.Sprintf("get_lease with lease_id %q and wait_seconds 40, until its state is ready", l.ID),
+	}
+}
+
+// Start starts a command as a detached job. The job runs on, whatever
+// disconnects.
+func (m *Manager) Start(ctx context.Context, id ID, c remote.Command) (Job, error) {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return Job{Lease: l}, err
+	}
+	suffix, err := randomText(m.Rand, jobIDLength)
+	if err != nil {
+		return Job{Lease: l}, &Error{Code: CodeInternal, Message: "a job id could not be made", LeaseID: id, Err: err}
+	}
+	j, err := m.Machine.Start(ctx, t, string(id)+"-"+suffix, c)
+	if err != nil {
+		return Job{Lease: l}, m.machineError("start the command", l, err)
+	}
+	return Job{Lease: l, Job: j}, nil
+}
+
+// jobTarget finds the machine of a job.
+func (m *Manager) jobTarget(ctx context.Context, jobID string) (Lease, remote.Target, error) {
+	id, err := LeaseOfJob(jobID)
+	if err != nil {
+		return Lease{}, remote.Target{}, err
+	}
+	return m.usable(ctx, id)
+}
+
+// Job reads a job's state; it waits up to wait for the job's end.
+func (m *Manager) Job(ctx context.Context, jobID string, wait time.Duration) (Job, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return Job{Lease: l}, err
+	}
+	j, err := m.Machine.Job(ctx, t, jobID, wait)
+	if err != nil {
+		return Job{Lease: l}, m.machineError("read the job", l, err)
+	}
+	return Job{Lease: l, Job: j}, nil
+}
+
+// Jobs lists the jobs of a lease.
+func (m *Manager) Jobs(ctx context.Context, id ID) ([]remote.Job, error) {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := m.Machine.Jobs(ctx, t)
+	if err != nil {
+		return nil, m.machineError("list the jobs", l, err)
+	}
+	return jobs, nil
+}
+
+// Output reads the beginning and the end of what a job has written.
+func (m *Manager) Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return stdout, stderr, err
+	}
+	stdout, stderr, err = m.Machine.Output(ctx, t, jobID, head, tail)
+	if err != nil {
+		return stdout, stderr, m.machineError("read the job's output", l, err)
+	}
+	return stdout, stderr, nil
+}
+
+// Page reads a part of a job's stdout or stderr; see [remote.Pool.Page].
+func (m *Manager) Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, Lease, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return remote.Page{}, l, err
+	}
+	p, err := m.Machine.Page(ctx, t, jobID, s, offset, limit, wait)
+	if err != nil {
+		return p, l, m.machineError("read the job's output", l, err)
+	}
+	return p, l, nil
+}
+
+// Cancel ends a job with every process that it has started.
+func (m *Manager) Cancel(ctx context.Context, jobID string, grace time.Duration) (Job, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return Job{Lease: l}, err
+	}
+	j, err := m.Machine.Cancel(ctx, t, jobID, grace)
+	if err != nil {
+		return Job{Lease: l}, m.machineError("cancel the job", l, err)
+	}
+	return Job{Lease: l, Job: j}, nil
+}
+
+// Push sends a local directory to the machine. The caller has checked that src
+// lies within the allowed roots.
+func (m *Manager) Push(ctx context.Context, id ID, src, dst string, o remote.PushOptions) (remote.PushSummary, Lease, error) {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return remote.PushSummary{}, l, err
+	}
+	s, err := m.Machine.Push(ctx, t, src, dst, o)
+	if err != nil {
+		return s, l, m.machineError("send the directory", l, err)
+	}
+	return s, l, nil
+}
+
+// machineError puts an error of the machine into the words and codes of this
+// package.
+func (m *Manager) machineError(op string, l Lease, err error) *Error {
+	e := &Error{Code: CodeInternal, Message: op + ": it did not work", Why: err.Error(), LeaseID: l.ID, Err: err}
+	switch {
+	case errors.Is(err, remote.ErrJobNotFound):
+		e.Code, e.Message, e.Next = CodeJobNotFound, op+": the machine does not know this job", "get_lease lists the jobs of the lease"
+	case errors.Is(err, remote.ErrHostKey):
+		e.Code, e.Message = CodeHostKeyMismatch, op+": the machine shows another host key than the pinned one, so nothing was sent to it"
+		e.Next = "stop_lease and launch a new one; somebody may be in between, or the machine was rebuilt"
+	case errors.Is(err, remote.ErrInvalid), errors.Is(err, remote.ErrDirectory):
+		e.Code, e.Message, e.Next = CodeInvalidInput, op+": it cannot be done like this", "mend the argument named and call again"
+	case errors.Is(err, remote.ErrStorage):
+		e.Message, e.Next = op+": the machine could not store it", "free some space in the home directory of the machine with run_command"
+	case errors.Is(err, remote.ErrUnreachable), errors.Is(err, remote.ErrConnLost), errors.Is(err, remote.ErrAuth), errors.Is(err, context.DeadlineExceeded):
+		e.Code, e.Retryable, e.Message = CodeSSHUnreachable, true, op+": the machine does not answer over SSH"
+		e.Next = "call again in a few seconds; jobs that run there go on. get_lease says whether the machine still lives"
+	}
+	return e
+}
