@@ -24,7 +24,7 @@ const (
 	// progressEvery throttles progress notes: people watch them, no one else.
 	progressEvery = time.Second
 
-	maxCallID = 200
+	maxCallID = 150
 )
 
 // outcome is how a tool's function ended.
@@ -109,11 +109,14 @@ func (s *Server) record(ctx context.Context, tool string, began time.Time, err e
 	}
 	level := slog.LevelInfo
 	var known *lease.Error
-	cancelled := errors.Is(err, context.Canceled) // an everyday event
-	if !cancelled && (!errors.As(err, &known) || known.Code == lease.CodeInternal) {
+	unknown := !errors.As(err, &known) || known.Code == lease.CodeInternal
+	if unknown && !errors.Is(err, context.Canceled) { // a cancel is an everyday event
 		level = slog.LevelError
 	}
 	attrs = append(attrs, slog.String("code", string(lease.CodeOf(err))), slog.String("err", s.redact(err.Error())))
+	if known != nil && known.Err != nil { // not in known's own text
+		attrs = append(attrs, slog.String("cause", s.redact(known.Err.Error())))
+	}
 	s.log.LogAttrs(ctx, level, "call", attrs...)
 }
 

@@ -133,10 +133,9 @@ func definition(t tools.Tool) mcp.Tool {
 	if len(t.OutputSchema) > 0 {
 		d.RawOutputSchema = t.OutputSchema
 	}
-	d.Title = t.Title
+	d.Title = t.Title // not in the annotations too: every word is paid for with every request
 	a := t.Annotations
 	d.Annotations = mcp.ToolAnnotation{
-		Title:           t.Title,
 		ReadOnlyHint:    &a.ReadOnly,
 		DestructiveHint: &a.Destructive,
 		IdempotentHint:  &a.Idempotent,

@@ -1,0 +1,67 @@
+package tools
+
+import (
+	"context"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// Reader is what tools ask of leases. None of it costs anything. See the methods
+// of [lease.Manager], which implements all of these interfaces.
+type Reader interface {
+	Capacity(ctx context.Context) (lease.Capacity, error)
+	Quote(ctx context.Context, r lease.LaunchRequest) (lease.Quote, error)
+	Get(ctx context.Context, id lease.ID) (lease.Lease, error)
+	List(ctx context.Context, live bool, limit int) ([]lease.Lease, error)
+	Wait(ctx context.Context, id lease.ID, d time.Duration, done func(lease.Lease) bool) (lease.Lease, error)
+	Status(ctx context.Context, l lease.Lease) lease.Status
+}
+
+// Changer is what tools do to leases.
+type Changer interface {
+	Launch(ctx context.Context, r lease.LaunchRequest) (lease.Lease, error)
+	Stop(ctx context.Context, id lease.ID) (lease.Lease, error)
+}
+
+// Worker is what tools do on a lease's machine.
+type Worker interface {
+	Start(ctx context.Context, id lease.ID, c remote.Command) (lease.Job, error)
+	Job(ctx context.Context, jobID string, wait time.Duration) (lease.Job, error)
+	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
+	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
+	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
+	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
+	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
+}
+
+// Leases is all of it.
+type Leases interface {
+	Reader
+	Changer
+	Worker
+}
+
+// Deps is what the tools work with.
+type Deps struct {
+	Leases Leases
+	// Roots are the local directories below which sync_files may read; absolute.
+	// Relative paths are below the first. Without any, it reads nothing.
+	Roots []string
+}
+
+// All are the tools of gpulease, those first without which nothing works.
+func All(d Deps) []Tool {
+	return []Tool{
+		listCapacity(d.Leases),
+		launchLease(d.Leases),
+		runCommand(d.Leases),
+		stopLease(d.Leases),
+		getLease(d.Leases),
+		listLeases(d.Leases),
+		readOutput(d.Leases),
+		cancelJob(d.Leases),
+		syncFiles(d.Leases, d.Roots),
+	}
+}

@@ -1,0 +1,131 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/remote"
+)
+
+type getIn struct {
+	LeaseID     lease.ID `json:"lease_id"`
+	WaitSeconds int      `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45" jsonschema_description:"Wait so long for a booting lease to be ready, a stopping one to end, a ready one to change."`
+}
+
+type getOut struct {
+	standing
+	Purpose   string       `json:"purpose,omitempty"`
+	GPUs      int          `json:"gpus"`
+	CreatedAt string       `json:"created_at"`
+	ReadyAt   string       `json:"ready_at,omitempty"`
+	EndedAt   string       `json:"ended_at,omitempty"`
+	Jobs      []jobSummary `json:"jobs,omitempty" jsonschema_description:"Newest first."`
+	advice
+}
+
+type jobSummary struct {
+	ID          string `json:"job_id"`
+	State       string `json:"state"`
+	ExitCode    *int   `json:"exit_code,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+	Command     string `json:"command"`
+	StartedAt   string `json:"started_at,omitempty"`
+	StdoutBytes int64  `json:"stdout_bytes"`
+	StderrBytes int64  `json:"stderr_bytes"`
+}
+
+const (
+	jobsShown   = 20
+	jobsTime    = 8 * time.Second // a machine that does not answer must not hide its lease
+	commandSeen = 120
+)
+
+func getLease(l interface {
+	Reader
+	Worker
+}) Tool {
+	return New(Def{
+		Name:  "get_lease",
+		Title: "Look at a lease",
+		Description: "Shows one lease: state, cost so far, deadline, who guards it, its jobs. " +
+			"With wait_seconds it waits for the next state; use it to wait for ready after launch_lease.",
+		Annotations: Annotations{ReadOnly: true, Idempotent: true},
+	}, func(ctx context.Context, in getIn) (getOut, error) {
+		got, err := l.Get(ctx, in.LeaseID)
+		if err != nil {
+			return getOut{}, err
+		}
+		if in.WaitSeconds > 0 && got.State != lease.Ended {
+			first := got.State
+			if got, err = watch(ctx, l, in.LeaseID, in.WaitSeconds, func(now lease.Lease) bool { return settled(first, now.State) }); err != nil {
+				return getOut{}, ofLease(err, in.LeaseID)
+			}
+		}
+		s := status(ctx, l, got)
+		out := getOut{
+			standing: standingOf(s), Purpose: got.Purpose, GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
+			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), advice: adviceOf(s, nextFor(got)),
+		}
+		if got.State == lease.Ready {
+			brief, cancel := context.WithTimeout(ctx, jobsTime)
+			defer cancel()
+			jobs, err := l.Jobs(brief, got.ID)
+			if err != nil {
+				out.Warnings = append(slices.Clone(out.Warnings), "its jobs could not be listed: "+Explain(err, nil).Message)
+			}
+			out.Jobs = summaries(jobs)
+		}
+		return out, nil
+	})
+}
+
+// settled reports whether a wait that began in state first is over: the agent can
+// do something else now. On the way up, only ready (or an end) is worth a call.
+func settled(first, now lease.State) bool {
+	switch now {
+	case lease.Launching, lease.Booting:
+		return first == lease.WaitingCapacity || first == lease.AwaitingApproval
+	case lease.Stopping:
+		return first != lease.Stopping
+	default:
+		return first != now
+	}
+}
+
+func clockOrNone(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return clock(t)
+}
+
+func summaries(jobs []remote.Job) []jobSummary {
+	jobs = slices.Clone(jobs)
+	slices.SortStableFunc(jobs, func(a, b remote.Job) int { return b.Started.Compare(a.Started) })
+	var list []jobSummary
+	for _, j := range jobs[:min(len(jobs), jobsShown)] {
+		list = append(list, jobSummary{
+			ID: j.ID, State: j.State, ExitCode: exitCode(j), Reason: j.Reason, Command: clip(valid(j.Command), commandSeen),
+			StartedAt: clockOrNone(j.Started), StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes,
+		})
+	}
+	return list
+}
+
+// Text is the lease in a line, and its jobs.
+func (o getOut) Text() string {
+	var b strings.Builder
+	b.WriteString(o.line())
+	for _, j := range o.Jobs {
+		fmt.Fprintf(&b, "\njob %s: %s", j.ID, j.State)
+		if j.ExitCode != nil {
+			fmt.Fprintf(&b, " with %d", *j.ExitCode)
+		}
+		fmt.Fprintf(&b, ": %s", flat(j.Command))
+	}
+	return b.String() + o.lines()
+}

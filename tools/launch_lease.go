@@ -1,0 +1,96 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+type launchIn struct {
+	Type           string `json:"type" jsonschema:"minLength=1,maxLength=100" jsonschema_description:"Instance type from list_capacity."`
+	Region         string `json:"region,omitempty" jsonschema:"maxLength=100" jsonschema_description:"Default: any that fits."`
+	TTLMinutes     int    `json:"ttl_minutes,omitempty" jsonschema:"minimum=1,maximum=525600" jsonschema_description:"From ready to the forced end."`
+	Purpose        string `json:"purpose,omitempty" jsonschema:"maxLength=500"`
+	IdempotencyKey string `json:"idempotency_key,omitempty" jsonschema:"maxLength=200" jsonschema_description:"Same key, same lease."`
+	DryRun         bool   `json:"dry_run,omitempty" jsonschema_description:"Only quote: decision and worst case."`
+}
+
+type launchOut struct {
+	standing
+	Decision   string        `json:"decision,omitempty" jsonschema:"enum=allow,enum=ask,enum=deny"`
+	WorstCase  *policy.Money `json:"worst_case_usd,omitempty"`
+	TTLMinutes int           `json:"ttl_minutes,omitempty"`
+	Why        string        `json:"why,omitempty"`
+	advice
+}
+
+// launchTime leaves some of a call's time to say what came of a launch call that
+// takes long. The launch goes on by itself.
+const launchTime = 40
+
+func launchLease(l interface {
+	Reader
+	Changer
+}) Tool {
+	return New(Def{
+		Name:  "launch_lease",
+		Title: "Launch a GPU lease",
+		Description: "Launches a GPU machine. COSTS MONEY from boot until stop_lease is confirmed. " +
+			"Reserves the worst case first. Returns while it boots (minutes): wait with get_lease. " +
+			"At the deadline everything on it is lost.",
+		Annotations: Annotations{OpenWorld: true},
+		AlwaysLoad:  true,
+	}, func(ctx context.Context, in launchIn) (launchOut, error) {
+		req := lease.LaunchRequest{
+			Type: in.Type, Region: in.Region, TTL: time.Duration(in.TTLMinutes) * time.Minute,
+			Purpose: in.Purpose, IdempotencyKey: in.IdempotencyKey,
+		}
+		if in.DryRun {
+			return quoteOf(ctx, l, req)
+		}
+		if req.IdempotencyKey == "" && CallID(ctx) != "" {
+			req.IdempotencyKey = "call " + CallID(ctx)
+		}
+		brief, cancel := context.WithTimeout(ctx, Wait(ctx, launchTime))
+		defer cancel()
+		got, err := l.Launch(brief, req)
+		if err != nil {
+			return launchOut{}, ofLease(err, got.ID)
+		}
+		s := status(ctx, l, got)
+		return launchOut{standing: standingOf(s), TTLMinutes: int(got.TTL / time.Minute), advice: adviceOf(s, nextFor(got))}, nil
+	})
+}
+
+func quoteOf(ctx context.Context, r Reader, req lease.LaunchRequest) (launchOut, error) {
+	q, err := r.Quote(ctx, req)
+	if err != nil {
+		return launchOut{}, err
+	}
+	d := q.Decision
+	out := launchOut{
+		standing: standing{InstanceType: q.Offer.Type, Region: strings.Join(q.Regions, " or "), Price: &q.Offer.Price},
+		Decision: string(d.Verdict), WorstCase: &d.WorstCase, TTLMinutes: int(q.TTL / time.Minute), Why: d.Explain(),
+		advice: advice{BudgetLeft: limited(d.BudgetLeft), Next: "launch_lease with the same arguments and without dry_run; this was a quote, nothing was launched"},
+	}
+	switch n := d.Nearest; {
+	case d.Verdict == policy.Allow:
+	case n != nil:
+		out.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would pass (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), n.WorstCase)
+	default:
+		out.Next = "list_capacity shows what is allowed; only a person can change the policy"
+	}
+	return out, nil
+}
+
+// Text is the lease, or the quote, in a line.
+func (o launchOut) Text() string {
+	if o.Decision == "" {
+		return o.line() + o.lines()
+	}
+	return fmt.Sprintf("quote for %s, %d min: %s, at most %s\n%s", o.InstanceType, o.TTLMinutes, o.Decision, *o.WorstCase, o.Why) + o.lines()
+}

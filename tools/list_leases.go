@@ -1,0 +1,68 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+type listIn struct {
+	Ended bool `json:"include_ended,omitempty" jsonschema_description:"Also leases that are over."`
+	Limit int  `json:"limit,omitempty" jsonschema:"minimum=1,maximum=100,default=20"`
+}
+
+type listOut struct {
+	Leases []standing    `json:"leases"`
+	Total  *policy.Money `json:"total_usd_per_hour,omitempty" jsonschema_description:"Of the leases listed that are not over."`
+	advice
+}
+
+func listLeases(r Reader) Tool {
+	return New(Def{
+		Name:        "list_leases",
+		Title:       "List leases",
+		Description: "Lists the leases that are alive, also those of earlier sessions, with state, cost and deadline. Newest first.",
+		Annotations: Annotations{ReadOnly: true, Idempotent: true},
+	}, func(ctx context.Context, in listIn) (listOut, error) {
+		if in.Limit == 0 {
+			in.Limit = 20
+		}
+		leases, err := r.List(ctx, !in.Ended, in.Limit)
+		if err != nil {
+			return listOut{}, err
+		}
+		slices.SortStableFunc(leases, func(a, b lease.Lease) int { return b.CreatedAt.Compare(a.CreatedAt) })
+		var total policy.Money
+		out := listOut{Leases: []standing{}, Total: &total}
+		for _, l := range leases {
+			s := r.Status(ctx, l)
+			out.Leases = append(out.Leases, standingOf(s))
+			out.BudgetLeft = limited(s.BudgetLeft)
+			if l.State.Live() {
+				total += l.Price
+			}
+			for _, w := range s.Warnings {
+				out.Warnings = append(out.Warnings, string(l.ID)+": "+w)
+			}
+		}
+		out.Next = "launch_lease for a machine"
+		if total > 0 {
+			out.Next = "get_lease for one of them; stop_lease for each that is not needed"
+		}
+		return out, nil
+	})
+}
+
+// Text lists the leases, one a line.
+func (o listOut) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d leases, %s/h together", len(o.Leases), *o.Total)
+	for _, l := range o.Leases {
+		b.WriteString("\n" + l.line())
+	}
+	return b.String() + o.lines()
+}

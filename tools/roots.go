@@ -1,0 +1,66 @@
+package tools
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gpulease/gpulease/lease"
+)
+
+// confine gives the real path of a local directory that an agent has named, if
+// it lies within one of the roots. Symbolic links are followed first: a link
+// within a root must not lead out of it.
+func confine(dir string, roots []string) (string, error) {
+	if len(roots) == 0 {
+		return "", pathDenied(dir, "this server gives no access to local files", nil)
+	}
+	path := dir
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(roots[0], path)
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		// Whether something outside exists is nobody's business.
+		if within(filepath.Clean(path), roots) {
+			return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("there is no local directory %q", dir), Next: "give a directory that exists", Err: err}
+		}
+		return "", pathDenied(dir, "", roots)
+	}
+	if !within(real, roots) {
+		return "", pathDenied(dir, "", roots)
+	}
+	info, err := os.Stat(real)
+	if err != nil || !info.IsDir() {
+		return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("%q is no directory", dir), Next: "give a directory", Err: err}
+	}
+	return real, nil
+}
+
+func within(path string, roots []string) bool {
+	for _, root := range roots {
+		for _, r := range []string{root, resolved(root)} {
+			if rel, err := filepath.Rel(r, path); err == nil && filepath.IsLocal(rel) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func resolved(root string) string {
+	if real, err := filepath.EvalSymlinks(root); err == nil {
+		return real
+	}
+	return root
+}
+
+func pathDenied(dir, why string, roots []string) error {
+	e := &lease.Error{Code: lease.CodePathDenied, Message: fmt.Sprintf("%q is outside of what this server may read", dir), Why: why}
+	if e.Why == "" {
+		e.Why = "it may read below " + strings.Join(roots, ", ")
+		e.Next = "give a directory below that; a person can start the server elsewhere"
+	}
+	return e
+}

@@ -1,0 +1,80 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+)
+
+type stopIn struct {
+	LeaseID     lease.ID `json:"lease_id"`
+	WaitSeconds *int     `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45,default=40"`
+}
+
+type stopOut struct {
+	standing
+	Confirmed     bool   `json:"confirmed"`
+	BilledSeconds *int64 `json:"billed_seconds,omitempty"`
+	advice
+}
+
+const defaultStopWait = 40
+
+func stopLease(l interface {
+	Reader
+	Changer
+}) Tool {
+	return New(Def{
+		Name:  "stop_lease",
+		Title: "Stop a lease",
+		Description: "Ends a lease and gives the receipt. EVERYTHING ON THE MACHINE IS LOST. " +
+			"Until confirmed is true money is still spent: call again. Safe to repeat.",
+		Annotations: Annotations{Destructive: true, Idempotent: true, OpenWorld: true},
+		AlwaysLoad:  true,
+	}, func(ctx context.Context, in stopIn) (stopOut, error) {
+		got, err := l.Stop(ctx, in.LeaseID)
+		if err != nil {
+			return stopOut{}, err
+		}
+		wait := defaultStopWait
+		if in.WaitSeconds != nil {
+			wait = *in.WaitSeconds
+		}
+		if got.State != lease.Ended && wait > 0 {
+			now, err := watch(ctx, l, in.LeaseID, wait, func(l lease.Lease) bool { return l.State == lease.Ended })
+			if err != nil {
+				return stopOut{}, ofLease(err, in.LeaseID)
+			}
+			got = now
+		}
+		s := status(ctx, l, got)
+		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, advice: adviceOf(s, nextFor(got))}
+		if out.Confirmed {
+			billed := int64(billedTime(got) / time.Second)
+			out.BilledSeconds = &billed
+		}
+		return out, nil
+	})
+}
+
+// billedTime is how long an ended lease was billed, before rounding.
+func billedTime(l lease.Lease) time.Duration {
+	if l.BillingFrom.IsZero() {
+		return 0
+	}
+	end := l.GoneAt
+	if end.IsZero() {
+		end = l.EndedAt
+	}
+	return max(0, end.Sub(l.BillingFrom))
+}
+
+// Text is the receipt, or the warning that there is none yet.
+func (o stopOut) Text() string {
+	if !o.Confirmed {
+		return "STOP NOT CONFIRMED, money is still being spent: " + o.line() + o.lines()
+	}
+	return fmt.Sprintf("ended (%s): %s, %d s at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, *o.Price, *o.Cost) + o.lines()
+}
