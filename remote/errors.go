@@ -24,6 +24,10 @@ var (
 	ErrNotEnded = errors.New("processes of the job are still there")
 	// ErrStorage says that the machine could not store what it was sent: disk full, home not writable.
 	ErrStorage = errors.New("machine cannot store it")
+	// ErrConflict says that something else is on the machine where a file or directory is to go. Nothing was replaced.
+	ErrConflict = errors.New("in the way on the machine")
+	// ErrTooLarge says that a transfer is over its limit. Nothing was sent.
+	ErrTooLarge = errors.New("too large")
 	// ErrClosed says that the pool has been closed.
 	ErrClosed = errors.New("pool closed")
 	// ErrMachine says that the machine's answer made no sense.

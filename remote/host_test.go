@@ -35,6 +35,26 @@ type host struct {
 // end of the test finds and kills it, and fails the test if the code under test has left something behind.
 func startHost(t testing.TB, extra ...string) *host {
 	t.Helper()
+	return startHostWith(t, "", extra...)
+}
+
+// shells are those on this computer that the machine's scripts are written for.
+func shells(t testing.TB) []string {
+	t.Helper()
+	var found []string
+	for _, name := range []string{"dash", "bash", "busybox"} {
+		if _, err := exec.LookPath(name); err == nil {
+			found = append(found, name)
+		} else if os.Getenv("CI") == "true" {
+			require.FailNow(t, "no "+name+": CI must install it")
+		}
+	}
+	return found
+}
+
+// startHostWith starts a machine whose sh is the given one; with busybox there is nothing else on it.
+func startHostWith(t testing.TB, shell string, extra ...string) *host {
+	t.Helper()
 	sshd, err := exec.LookPath("sshd")
 	if err != nil {
 		sshd, err = exec.LookPath("/usr/sbin/sshd")
@@ -49,6 +69,21 @@ func startHost(t testing.TB, extra ...string) *host {
 	h := &host{home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "bin")}
 	require.NoError(t, os.MkdirAll(h.home, 0o700))
 	require.NoError(t, os.MkdirAll(h.bin, 0o700))
+	path := h.bin + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+	if shell != "" {
+		file, err := exec.LookPath(shell)
+		require.NoError(t, err)
+		names := []string{"sh"}
+		if shell == "busybox" {
+			path = h.bin
+			list, err := exec.Command(file, "--list").Output()
+			require.NoError(t, err)
+			names = strings.Fields(string(list))
+		}
+		for _, name := range names {
+			require.NoError(t, os.Symlink(file, filepath.Join(h.bin, name)))
+		}
+	}
 	hostKey, clientKey := newKey(t), newKey(t)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "host_key"), hostKey.PrivatePEM, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "authorized"), []byte(clientKey.AuthorizedKey+"\n"), 0o600))
@@ -62,7 +97,7 @@ func startHost(t testing.TB, extra ...string) *host {
 		"HostKey " + filepath.Join(dir, "host_key"),
 		"AuthorizedKeysFile " + filepath.Join(dir, "authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "PasswordAuthentication no", "LogLevel ERROR",
-		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", h.home, mark, h.bin),
+		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s", h.home, mark, path),
 	}, extra...)
 	config := filepath.Join(dir, "sshd_config")
 	require.NoError(t, os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600))

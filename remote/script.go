@@ -18,11 +18,15 @@ var jobText string
 //go:embed probe.sh
 var probeText string
 
+//go:embed files.sh
+var filesText string
+
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
 	jobScript   = newScript("job", jobText)
 	probeScript = newScript("probe", probeText)
+	filesScript = newScript("files", filesText)
 )
 
 type script struct{ file, text string }
@@ -175,6 +179,8 @@ func (r reply) failure() error {
 		kind = ErrJobNotFound
 	case "directory":
 		kind = ErrDirectory
+	case "conflict":
+		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
 	}

@@ -1,0 +1,209 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"unicode"
+)
+
+// DefaultPushLimit is how many bytes a push sends at most when it names no limit.
+const DefaultPushLimit = 2 << 30
+
+// PushOptions say how [Pool.Push] works. The zero value sends what has changed and deletes nothing.
+type PushOptions struct {
+	// Delete removes from the machine what an earlier push put there, is no longer here, and has not been changed there.
+	Delete bool
+	DryRun bool // compare only: the summary tells what would be sent
+	// MaxBytes is how much may have to be sent, before compression. 0 is DefaultPushLimit; negative is no limit.
+	MaxBytes int64
+	// Progress is called after each file that went out, by one goroutine, with sums that begin again at 0 when a broken
+	// connection makes the push start over.
+	Progress func(files int, bytes int64)
+}
+
+// PushSummary is what a push did.
+type PushSummary struct {
+	Files     int   // files, links and empty directories that the machine has now from here
+	Bytes     int64 // of these
+	Sent      int   // of these, how many had to be sent
+	SentBytes int64 // before compression
+	Deleted   int
+	Skipped   []Skipped // what of the directory was not sent, and why; what is ignored is not named
+}
+
+// Push makes dst on the machine (absolute, or relative to the home directory) have what src has, sending only what
+// differs by sha256, or in being executable. In a git work tree the files are those that git tracks or does not
+// ignore, otherwise all but .git; what .gpuleaseignore in src names is left out of both. Files keep mode and time.
+// Links that lead out of src, devices, pipes and sockets are skipped. The machine needs tar, gzip and sha256sum.
+//
+// Each file appears by rename, whole or not at all; the push as a whole is not atomic. When it breaks off, the next
+// one sends what is missing. Nothing outside dst is written, deleted or written through a link in dst. What is in
+// dst and did not come by a push is overwritten by a file of the same name, and otherwise left alone; a directory in
+// the place of a file or the reverse is [ErrConflict]. Two pushes to one dst at once may undo each other's work.
+func (p *Pool) Push(ctx context.Context, t Target, src, dst string, o PushOptions) (PushSummary, error) {
+	sum, err := p.push(ctx, t, src, dst, o)
+	if err != nil {
+		return sum, fmt.Errorf("push %s to %s: %w", src, dst, err)
+	}
+	return sum, nil
+}
+
+func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOptions) (PushSummary, error) {
+	dst, err := cleanRemote(dst)
+	if err != nil {
+		return PushSummary{}, err
+	}
+	if src, err = filepath.Abs(src); err != nil {
+		return PushSummary{}, err
+	}
+	if src, err = filepath.EvalSymlinks(src); err != nil {
+		return PushSummary{}, err
+	}
+	root, err := os.OpenRoot(src)
+	if err != nil {
+		return PushSummary{}, err
+	}
+	defer func() { _ = root.Close() }()
+	items, skipped, err := tree(ctx, src, root)
+	if err != nil {
+		return PushSummary{}, err
+	}
+	if runtime.GOOS == "windows" {
+		for i := range items {
+			items[i].mode = 0o644
+		}
+	}
+	job := &pushing{ctx: ctx, root: root, dst: dst, options: o, items: items}
+	err = p.with(ctx, t, func(n *conn) error {
+		for tries := 0; ; tries++ {
+			err := job.attempt(n)
+			if !errors.Is(err, errMoving) || tries == 3 {
+				return err
+			}
+		}
+	})
+	job.sum.Skipped = append(skipped, job.sum.Skipped...)
+	return job.sum, err
+}
+
+// pushing is a push under way. An attempt starts from nothing, so it can be made again.
+type pushing struct {
+	ctx     context.Context
+	root    *os.Root
+	dst     string
+	options PushOptions
+	items   []item
+	sum     PushSummary
+}
+
+func (j *pushing) attempt(n *conn) error {
+	j.sum = PushSummary{Files: len(j.items)}
+	for _, it := range j.items {
+		j.sum.Bytes += it.size
+	}
+	there, err := j.probe(n)
+	if err != nil {
+		return err
+	}
+	plan, err := makePlan(j.root, j.items, there, j.options.Delete)
+	if err != nil {
+		return err
+	}
+	limit := j.options.MaxBytes
+	if limit == 0 {
+		limit = DefaultPushLimit
+	}
+	if limit > 0 && plan.size > limit {
+		return fmt.Errorf("%w: %d bytes to send, at most %d", ErrTooLarge, plan.size, limit)
+	}
+	if j.options.DryRun || plan.idle() {
+		j.sum.Sent, j.sum.SentBytes, j.sum.Deleted = len(plan.send), plan.size, len(plan.after)
+		return nil
+	}
+	return j.apply(n, plan)
+}
+
+// probe asks what the machine has of the items.
+func (j *pushing) probe(n *conn) (present, error) {
+	paths := pathsToProbe(j.items)
+	var list bytes.Buffer
+	for _, name := range paths {
+		list.WriteString("./" + name + "\x00")
+	}
+	mkdir := "yes"
+	if j.options.DryRun {
+		mkdir = "no"
+	}
+	r, err := n.call(j.ctx, request{
+		script: filesScript,
+		args:   []string{"probe", j.dst, mkdir},
+		stdin:  func() io.Reader { return bytes.NewReader(list.Bytes()) },
+		data:   int64(len(paths))*70 + mostManifest,
+	})
+	if err != nil {
+		return present{}, err
+	}
+	return parsePresent(r, paths)
+}
+
+// apply sends the plan. The archive is written while it is sent.
+func (j *pushing) apply(n *conn, plan *plan) error {
+	pack := &packing{plan: plan, root: j.root, progress: j.options.Progress}
+	read, write := io.Pipe()
+	packed := make(chan error, 1)
+	go func() {
+		err := pack.write(write)
+		_ = write.CloseWithError(err)
+		packed <- err
+	}()
+	r, err := n.call(j.ctx, request{
+		script: filesScript,
+		args:   []string{"apply", j.dst},
+		stdin:  func() io.Reader { return read },
+	})
+	_ = read.CloseWithError(errNotTaken) // the machine may have stopped reading; the packing must end before this returns
+	packErr := <-packed
+	if packErr != nil && !errors.Is(packErr, errNotTaken) {
+		return packErr
+	}
+	if err != nil {
+		return err
+	}
+	removed, err := r.numbers("removed", 1)
+	if err != nil {
+		return err
+	}
+	j.sum.Sent, j.sum.SentBytes, j.sum.Skipped = pack.files, pack.bytes, pack.skipped
+	j.sum.Deleted = int(removed[0])
+	j.sum.Files -= len(pack.skipped)
+	return nil
+}
+
+var errNotTaken = errors.New("archive no longer wanted")
+
+// cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.
+func cleanRemote(dir string) (string, error) {
+	if strings.ContainsFunc(dir, unicode.IsControl) || len(dir) > 4000 {
+		return "", invalid("remote directory %q", dir)
+	}
+	if dir == "~" || dir == "" {
+		return "./.", nil
+	}
+	dir = strings.TrimPrefix(dir, "~/")
+	if strings.HasPrefix(dir, "/") {
+		return path.Clean(dir), nil
+	}
+	clean := path.Clean(dir)
+	if clean == ".." || strings.HasPrefix(clean, "../") {
+		return "", invalid("remote directory %q leaves the home directory; give it as an absolute path", dir)
+	}
+	return "./" + clean, nil
+}
