@@ -21,11 +21,14 @@ type Config struct {
 
 	// SSHHosts starts a machine per instance: an SSH host on a loopback address of
 	// its own. SSHPort is its port, the same for all instances; 0 picks a free one.
-	// Dir is where the machines keep their homes (default: a temporary directory,
-	// removed by Close).
+	// Dir is where the machines keep their homes (default: a temporary directory, or
+	// one beside the state file; removed by Close). HostGPU shows the GPUs of this
+	// host, if it has some, instead of those of the catalogue. On systems other
+	// than Linux there is only one loopback address, and so one machine at a time.
 	SSHHosts bool
 	SSHPort  int
 	Dir      string
+	HostGPU  bool
 
 	// Catalog is what can be launched; nil means DefaultCatalog.
 	Catalog *Catalog

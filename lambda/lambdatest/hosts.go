@@ -8,31 +8,27 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest/machine"
 )
 
-// host is the SSH host behind an instance.
-type host interface {
-	SetHostKey(ssh.Signer)
-	SetRefuse(bool)
-	Close() error
-}
-
-// hostState is the host of one instance. It is guarded by Server.mu; the host
-// itself is started and closed without it.
+// hostState is the SSH host behind one instance. Server.mu guards it; machines
+// are started, changed and closed without the lock, by the task that busy stands
+// for.
 type hostState struct {
-	host    host
-	busy    chan struct{} // open while a start or an end is under way
-	ended   bool          // never to be started again
-	rekeyed bool
-	refuses bool
+	machine   *machine.Machine
+	busy      chan struct{} // open while a task is under way
+	ended     bool          // never to be started again
+	rekeyed   bool
+	refuses   bool
+	restarted time.Time // the restart that was done
 }
 
-// hosts are all of them.
+// hosts is what keeps the machines in step with the clock.
 type hosts struct {
 	on     bool
 	dir    string
@@ -46,21 +42,49 @@ func (s *Server) startHosts() error {
 	if !s.cfg.SSHHosts {
 		return nil
 	}
-	dir, ours, err := s.tempDir()
+	dir, ours, err := s.hostDir()
 	if err != nil {
 		return fmt.Errorf("simulated cloud: directory for machines: %w", err)
 	}
-	s.hosts = hosts{on: true, dir: dir, ourDir: ours, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if s.acct.SSHPort == 0 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		if s.acct.SSHPort, err = freePort(); err != nil {
 			return fmt.Errorf("simulated cloud: find a port for SSH: %w", err)
 		}
-		s.acct.SSHPort = l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
+	}
+	h := &s.hosts
+	h.on, h.dir, h.ourDir, h.wake, h.done = true, dir, ours, make(chan struct{}, 1), make(chan struct{})
+	now := s.clock.now()
+	for _, i := range s.acct.Instances {
+		if i.host.ended = !i.running(now); i.host.ended {
+			s.sweep(s.ctx, i.ID)
+		}
 	}
 	go s.runHosts()
 	return nil
+}
+
+// hostDir makes the directory of the machines. With a state file it has a fixed
+// place, so that a simulator that was killed finds them again.
+func (s *Server) hostDir() (dir string, ours bool, err error) {
+	switch {
+	case s.cfg.Dir != "":
+		return s.cfg.Dir, false, os.MkdirAll(s.cfg.Dir, 0o700)
+	case s.cfg.StateFile != "":
+		dir = s.cfg.StateFile + ".machines"
+		return dir, true, os.MkdirAll(dir, 0o700)
+	default:
+		dir, err = os.MkdirTemp("", "gpulease-sim-")
+		return dir, true, err
+	}
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (s *Server) stopHosts() error {
@@ -70,18 +94,18 @@ func (s *Server) stopHosts() error {
 	<-s.hosts.done
 	s.hosts.wg.Wait()
 	s.mu.Lock()
-	var left []host
+	var left []*machine.Machine
 	for _, i := range s.acct.Instances {
-		if i.host.host != nil {
-			left = append(left, i.host.host)
+		if i.host.machine != nil {
+			left = append(left, i.host.machine)
 			i.host = hostState{ended: true}
 		}
 	}
 	s.mu.Unlock()
 	errs := make([]error, len(left), len(left)+1)
 	var wg sync.WaitGroup
-	for n, h := range left {
-		wg.Go(func() { errs[n] = h.Close() })
+	for n, m := range left {
+		wg.Go(func() { errs[n] = m.Close() })
 	}
 	wg.Wait()
 	if s.hosts.ourDir {
@@ -123,7 +147,7 @@ func (s *Server) runHosts() {
 	}
 }
 
-// settleHosts waits until every host is as it must be at the present time.
+// settleHosts waits until every machine is as it must be at the present time.
 func (s *Server) settleHosts() {
 	for s.hosts.on && s.ctx.Err() == nil {
 		busy, _ := s.dueHosts()
@@ -143,10 +167,10 @@ func (s *Server) dueHosts() (busy []chan struct{}, next time.Time) {
 	defer s.mu.Unlock()
 	now := s.clock.now()
 	for _, i := range s.acct.Instances {
-		if i.host.ended && i.host.host == nil {
+		if i.host.ended && i.host.machine == nil {
 			continue
 		}
-		if i.host.busy == nil && s.ctx.Err() == nil {
+		if i.host.busy == nil && !s.closed {
 			s.dueHost(i, now)
 		}
 		if i.host.busy != nil {
@@ -165,45 +189,72 @@ func (s *Server) dueHost(i *instance, now time.Time) {
 	h := &i.host
 	runs := i.running(now)
 	switch {
-	case h.host == nil && !runs:
+	case h.machine == nil && !runs:
 		h.ended = true
-	case h.host == nil && reached(i.IPAt, now) && !i.NeverHealthy:
-		s.hostTask(i, func() { s.bootHost(i, now) })
-	case h.host != nil && !runs:
-		old := h.host
+	case h.machine == nil && reached(i.IPAt, now) && !i.NeverHealthy:
+		snapshot := *i // read without mu
+		s.hostTask(i, func() { s.boot(i, &snapshot, now) })
+	case h.machine != nil && !runs:
+		m := h.machine
 		s.hostTask(i, func() {
-			err := old.Close()
+			err := m.Close()
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if h.host, h.ended = nil, true; err != nil {
+			if h.machine, h.ended = nil, true; err != nil {
 				s.cfg.Logf("instance %s: end its machine: %v", i.ID, err)
 			}
 		})
-	case h.host != nil:
-		s.adjustHost(i, now)
+	case h.machine != nil:
+		s.adjust(i, now)
 	}
 }
 
-// adjustHost makes a running machine refuse during a restart and while it is
+// adjust makes a running machine unreachable during a restart and while it is
 // unhealthy, and changes its host key when that is due.
-func (s *Server) adjustHost(i *instance, now time.Time) {
+func (s *Server) adjust(i *instance, now time.Time) {
 	h := &i.host
 	refuse := i.status(now) == Unhealthy || now.Before(i.BusyUntil)
 	rekey := reached(i.HostKeyAt, now) && !h.rekeyed
-	if refuse == h.refuses && !rekey {
+	restart := reached(i.RestartedAt, now) && !h.restarted.Equal(i.RestartedAt)
+	if refuse == h.refuses && !rekey && !restart {
 		return
 	}
-	changed := refuse != h.refuses
-	h.refuses, h.rekeyed = refuse, h.rekeyed || rekey
-	target := h.host
+	h.refuses, h.rekeyed, h.restarted = refuse, h.rekeyed || rekey, i.RestartedAt
+	m := h.machine
 	s.hostTask(i, func() {
 		if rekey {
-			target.SetHostKey(newHostKey())
+			m.SetHostKey(newHostKey())
 		}
-		if changed {
-			target.SetRefuse(refuse)
+		if restart {
+			m.SetRefuse(true) // also for one so short that it is over
+			if err := m.EndProcesses(s.ctx); err != nil {
+				s.cfg.Logf("instance %s: restart: %v", i.ID, err)
+			}
+		}
+		m.SetRefuse(refuse)
+		if !refuse {
+			awaitPort(s.ctx, m.Addr())
 		}
 	})
+}
+
+// awaitPort waits until a machine that was unreachable listens again, but not long.
+func awaitPort(ctx context.Context, addr string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // hostTask runs f without mu and marks the instance as busy. The caller holds mu.
@@ -220,11 +271,10 @@ func (s *Server) hostTask(i *instance, f func()) {
 	})
 }
 
-func (s *Server) bootHost(i *instance, now time.Time) {
+func (s *Server) boot(i, snapshot *instance, now time.Time) {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
-	// Half of what is left of the boot passes before cloud-init has run.
-	h, err := s.newHost(ctx, i, max(0, i.ReadyAt.Sub(now)/2))
+	m, err := s.newMachine(ctx, snapshot, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -232,7 +282,7 @@ func (s *Server) bootHost(i *instance, now time.Time) {
 		i.NeverHealthy, i.host.ended = true, true
 		return
 	}
-	i.host.host = h
+	i.host.machine, i.host.restarted = m, snapshot.RestartedAt
 }
 
 func newHostKey() ssh.Signer {
@@ -247,11 +297,18 @@ func newHostKey() ssh.Signer {
 	return signer
 }
 
-// loopback is a loopback address of its own for the nth machine. Elsewhere than
-// on Linux only 127.0.0.1 can be listened on without setting up others.
-func loopback(n uint32) string {
-	if runtime.GOOS != "linux" {
-		return "127.0.0.1"
+// ChangeHostKey gives an instance's machine another host key now.
+func (s *Server) ChangeHostKey(id string) error {
+	s.mu.Lock()
+	i := s.instance(id)
+	ok := i != nil && i.host.machine != nil
+	if ok {
+		i.HostKeyAt, i.host.rekeyed = s.clock.now(), false
 	}
-	return fmt.Sprintf("127.%d.%d.%d", 1+n/(254*254)%254, 1+n/254%254, 1+n%254)
+	s.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("change host key of %s: it has no machine", id)
+	}
+	s.settleHosts()
+	return nil
 }

@@ -8,34 +8,43 @@ import (
 
 // Instance is how the simulator sees an instance: more than the API shows.
 type Instance struct {
-	ID, Name, Type, Region, IP, Hostname string
-	Status                               Status // Gone for one that is a 404
-	Tags                                 []Tag
-	KeyNames                             []string
-	Image                                string // its family
-	PriceCentsPerHour                    int64
-	LaunchedAt, FirstHealthy             time.Time // zero if it has not been
-	StopCalledAt                         time.Time // the terminate call
-	TerminatedAt                         time.Time // when nothing runs any more
-	Rulesets, Filesystems                []string  // ids
+	ID                string    `json:"id"`
+	Name              string    `json:"name"`
+	Type              string    `json:"type"`
+	Region            string    `json:"region"`
+	IP                string    `json:"ip"`
+	Hostname          string    `json:"hostname,omitempty"`
+	Status            Status    `json:"status"` // Gone for one that is a 404
+	Tags              []Tag     `json:"tags,omitempty"`
+	KeyNames          []string  `json:"ssh_key_names"`
+	Image             string    `json:"image"` // its family
+	PriceCentsPerHour int64     `json:"price_cents_per_hour"`
+	LaunchedAt        time.Time `json:"launched_at"`
+	FirstHealthy      time.Time `json:"first_healthy,omitzero"`
+	StopCalledAt      time.Time `json:"stop_called_at,omitzero"` // the terminate call
+	TerminatedAt      time.Time `json:"terminated_at,omitzero"`  // when nothing runs any more
+	Rulesets          []string  `json:"firewall_rulesets,omitempty"`
+	Filesystems       []string  `json:"filesystems,omitempty"` // ids
 }
 
 // Request is one request that was made to the API. Nothing secret is in it: of
 // the body only the names of the fields, of the path not the query.
 type Request struct {
-	Time         time.Time
-	Method, Path string
-	Op           string // "" for none
-	Status       int    // 0 if no whole answer was given
-	BodyKeys     []string
-	Faults       []string // ids of the faults that fired
+	Time     time.Time `json:"time"`
+	Method   string    `json:"method"`
+	Path     string    `json:"path"`
+	Op       string    `json:"op,omitempty"` // "" for none
+	Status   int       `json:"status"`       // 0 if no whole answer was given
+	BodyKeys []string  `json:"body_keys,omitempty"`
+	Faults   []string  `json:"faults,omitempty"` // ids of the faults that fired
 }
 
 // Finding is something in a request that the document does not know.
 type Finding struct {
-	Time           time.Time
-	Op             string
-	Field, Problem string
+	Time    time.Time `json:"time"`
+	Op      string    `json:"op"`
+	Field   string    `json:"field"`
+	Problem string    `json:"problem"`
 }
 
 // maxLog bounds the logs: the older half is dropped when one is full.

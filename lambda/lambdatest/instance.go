@@ -161,20 +161,23 @@ func (i *instance) billedFrom(now time.Time, unhealthyFree bool) time.Time {
 
 // BillLine is what one instance costs.
 type BillLine struct {
-	InstanceID, Name, Type string
-	PriceCentsPerHour      int64
-	From, To               time.Time // To is the time of asking while it runs
-	Running                bool
-	Minutes                int64 // begun minutes
-	MicroDollars           int64
+	InstanceID        string    `json:"instance_id"`
+	Name              string    `json:"name"`
+	Type              string    `json:"type"`
+	PriceCentsPerHour int64     `json:"price_cents_per_hour"`
+	From              time.Time `json:"from,omitzero"` // zero while nothing is billed
+	To                time.Time `json:"to"`            // the time of asking while it runs
+	Running           bool      `json:"running"`
+	Minutes           int64     `json:"minutes"` // begun minutes
+	MicroDollars      int64     `json:"micro_dollars"`
 }
 
 // Bill is what Lambda would ask for: each instance by the minute, from its first
 // healthy moment to the terminate call, begun minutes in full.
 type Bill struct {
-	At    time.Time
-	Lines []BillLine // of all instances ever launched, oldest first
-	Total int64      // micro-dollars
+	At    time.Time  `json:"at"`
+	Lines []BillLine `json:"lines"` // of all instances ever launched, oldest first
+	Total int64      `json:"total_micro_dollars"`
 }
 
 func (i *instance) bill(now time.Time, unhealthyFree bool) BillLine {

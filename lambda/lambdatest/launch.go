@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest/machine"
 )
 
 var (
@@ -237,7 +239,7 @@ func (s *Server) dies(i *instance, at time.Time, as Status) {
 // machines come without a private one.
 func (s *Server) address(i *instance) {
 	s.acct.NextAddress++
-	i.IP = loopback(s.acct.NextAddress)
+	i.IP = machine.Loopback(s.acct.NextAddress)
 	if n := s.acct.NextAddress; i.Region.Name != "us-south-1" {
 		i.PrivateIP = fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255)
 	}

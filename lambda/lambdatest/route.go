@@ -96,7 +96,7 @@ func (s *Server) route(r *http.Request) (o *op, id string, wrongMethod bool) {
 		if c.newer && !s.cfg.Newer {
 			continue
 		}
-		if strings.HasPrefix(path, "/firewall-rulesets/global") && c.path == "/firewall-rulesets/{id}" && c.method != "DELETE" {
+		if path == "/firewall-rulesets/global" && c.path != path {
 			continue // the global one is not an id
 		}
 		got, ok := matchPath(c.path, path)

@@ -48,7 +48,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == adminPath || strings.HasPrefix(r.URL.Path, adminPath+"/") {
-		s.serveAdmin(w, r)
+		s.admin.ServeHTTP(w, r)
 		return
 	}
 	c := &call{r: r, now: s.clock.now(), siblings: map[string]any{}}

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 )
@@ -22,6 +21,7 @@ type Server struct {
 	cfg     Config
 	clock   *clock
 	handler http.Handler
+	admin   http.Handler
 	limit   limiter
 
 	ctx    context.Context // ends with Close: releases requests that hang
@@ -85,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.handler = http.HandlerFunc(s.serve)
+	s.handler, s.admin = http.HandlerFunc(s.serve), s.adminHandler()
 	if cfg.Wrap != nil {
 		s.handler = cfg.Wrap(s.handler)
 	}
@@ -140,10 +140,14 @@ func (s *Server) Listen(addr string) error {
 	return nil
 }
 
-// URL is the base of the API, "http://127.0.0.1:PORT/api/v1"; empty before Listen.
+// URL is the base of the API, "http://127.0.0.1:PORT/api/v1". Before Listen it is
+// one that leads nowhere but through Transport.
 func (s *Server) URL() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.url == "" {
+		return "http://lambda.invalid" + basePath
+	}
 	return s.url
 }
 
@@ -228,13 +232,4 @@ func randomKey() string {
 	}
 	_, _ = crand.Read(b[:16])
 	return "secret_sim_" + hex.EncodeToString(b[:16]) + "." + string(tail)
-}
-
-// tempDir makes the directory for the machines' homes.
-func (s *Server) tempDir() (dir string, ours bool, err error) {
-	if s.cfg.Dir != "" {
-		return s.cfg.Dir, false, os.MkdirAll(s.cfg.Dir, 0o700)
-	}
-	dir, err = os.MkdirTemp("", "gpulease-sim-")
-	return dir, true, err
 }
