@@ -128,6 +128,10 @@ func TestTextIsAlwaysUTF8AndSaysSo(t *testing.T) {
 	got, _ := answer(t, d, "run_command", `{"lease_id":"abcdefghijkl","command":"x"}`)
 	require.NotContains(t, got["stdout"], "\uFFFD")
 	require.NotContains(t, got, "warnings")
+	head, rest, found := strings.Cut(got["stdout"].(string), "\n[... ")
+	require.True(t, found)
+	mark, tail, _ := strings.Cut(rest, " ...]\n")
+	require.Equal(t, fmt.Sprintf("%d bytes left out; read_output with stream \"stdout\" and offset %d shows them", 9000-len(head)-len(tail), len(head)), mark)
 
 	d = worker("ok \xff\xfe", "bad \xc3", exited(0))
 	got, _ = answer(t, d, "run_command", `{"lease_id":"abcdefghijkl","command":"x"}`)

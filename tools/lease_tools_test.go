@@ -328,3 +328,14 @@ func TestStopLease(t *testing.T) {
 	got, _ = answer(t, d, "stop_lease", `{"lease_id":"abcdefghijkl"}`)
 	require.Equal(t, 0.0, got["billed_seconds"], "nothing was launched")
 }
+
+// The ledger is asked for the answer's figures even when the call's time is up.
+func TestAnAnswerAtTheEndOfACallIsWhole(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	d := &desk{row: ready(), stop: func() (lease.Lease, error) { cancel(); return ready(), nil }}
+	r, err := useIn(ctx, t, tools.Deps{Leases: d}, "stop_lease", `{"lease_id":"abcdefghijkl","wait_seconds":0}`)
+	require.NoError(t, err)
+	got := fields(t, r)
+	require.NotContains(t, got, "warnings")
+	require.Equal(t, 0.129, got["cost_usd"])
+}
