@@ -308,8 +308,8 @@ func TestSyncFiles(t *testing.T) {
 	require.Equal(t, []any{true, "p", 40.0, 3.0, 1234.0, 2.0}, []any{got["complete"], got["remote_dir"], got["files"], got["files_sent"], got["bytes_sent"], got["files_deleted"]})
 	require.Len(t, got["skipped"], 20)
 	require.Equal(t, "pipe0: a pipe", got["skipped"].([]any)[0])
-	require.Equal(t, []any{"25 files were not sent; see skipped"}, got["warnings"])
-	require.Equal(t, "3 files (1234 bytes) sent to p\nwarning: 25 files were not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
+	require.Equal(t, []any{"25 files not sent; see skipped"}, got["warnings"])
+	require.Equal(t, "3 files (1234 bytes) sent to p\nwarning: 25 files not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
 }
 
 // A directory that takes longer than a call is sent in several.

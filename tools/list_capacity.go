@@ -83,7 +83,7 @@ func listCapacity(r Reader) Tool {
 // Text lists the offers, one a line.
 func (o capacityOut) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d machine types", len(o.Offers))
+	fmt.Fprintf(&b, "%s", plural(len(o.Offers), "machine type"))
 	if o.BudgetLeft != nil {
 		fmt.Fprintf(&b, ", budget left %s", *o.BudgetLeft)
 	}

@@ -38,6 +38,8 @@ func listLeases(r Reader) Tool {
 		slices.SortStableFunc(leases, func(a, b lease.Lease) int { return b.CreatedAt.Compare(a.CreatedAt) })
 		var total policy.Money
 		out := listOut{Leases: []standing{}, Total: &total}
+		var texts []string
+		about := map[string][]string{} // the leases that a warning is about
 		for _, l := range leases {
 			s := r.Status(ctx, l)
 			out.Leases = append(out.Leases, standingOf(s))
@@ -46,8 +48,14 @@ func listLeases(r Reader) Tool {
 				total += l.Price
 			}
 			for _, w := range s.Warnings {
-				out.Warnings = append(out.Warnings, string(l.ID)+": "+w)
+				if len(about[w]) == 0 {
+					texts = append(texts, w)
+				}
+				about[w] = append(about[w], string(l.ID))
 			}
+		}
+		for _, w := range texts {
+			out.Warnings = append(out.Warnings, strings.Join(about[w], ", ")+": "+w)
 		}
 		out.Next = "launch_lease for a machine"
 		if total > 0 {
@@ -60,7 +68,7 @@ func listLeases(r Reader) Tool {
 // Text lists the leases, one a line.
 func (o listOut) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d leases, %s/h together", len(o.Leases), *o.Total)
+	fmt.Fprintf(&b, "%s, %s/h together", plural(len(o.Leases), "lease"), *o.Total)
 	for _, l := range o.Leases {
 		b.WriteString("\n" + l.line())
 	}

@@ -71,7 +71,11 @@ func (o standing) line() string {
 	if o.Reason != "" {
 		text += " (" + o.Reason + ")"
 	}
-	if o.Cost != nil && o.Price != nil {
+	switch {
+	case o.Cost == nil || o.Price == nil:
+	case o.State == string(lease.Ended):
+		text += fmt.Sprintf(", cost %s", *o.Cost)
+	default:
 		text += fmt.Sprintf(", %s so far at %s/h", *o.Cost, *o.Price)
 	}
 	if o.MinutesLeft != nil {
@@ -90,6 +94,14 @@ func limited(m policy.Money) *policy.Money {
 		return nil
 	}
 	return &m
+}
+
+// plural counts things for people: "1 file", "2 files".
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func clock(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }

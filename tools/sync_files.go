@@ -83,7 +83,7 @@ func syncFiles(l interface {
 			out.Skipped = append(out.Skipped, valid(fmt.Sprintf("%s: %s", skipped.Path, skipped.Reason)))
 		}
 		if n := len(sum.Skipped); n > 0 {
-			out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("%d files were not sent; see skipped", n))
+			out.Warnings = append(slices.Clone(out.Warnings), plural(n, "file")+" not sent; see skipped")
 		}
 		return out, nil
 	})
@@ -102,7 +102,7 @@ func (s *sofar) add(files int, bytes int64) {
 	s.mu.Lock()
 	s.files, s.bytes = files, bytes
 	s.mu.Unlock()
-	s.note.Note(fmt.Sprintf("%d files sent, %d bytes", files, bytes))
+	s.note.Note(fmt.Sprintf("%s sent, %d bytes", plural(files, "file"), bytes))
 }
 
 func (s *sofar) sum() (files int, bytes int64) {
@@ -123,7 +123,7 @@ func tooSlow(id lease.ID) error {
 
 // Text is what was sent.
 func (o syncOut) Text() string {
-	text := fmt.Sprintf("%d files (%d bytes) sent to %s", o.FilesSent, o.BytesSent, o.RemoteDir)
+	text := fmt.Sprintf("%s (%d bytes) sent to %s", plural(o.FilesSent, "file"), o.BytesSent, o.RemoteDir)
 	if !o.Complete {
 		text += ", NOT YET ALL"
 	}
