@@ -2,7 +2,12 @@ package lease_test
 
 import (
 	"context"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,16 +292,20 @@ func TestBadListingsDoNotEndALease(t *testing.T) {
 }
 
 func TestInstanceThatGoesAwayByItself(t *testing.T) {
-	for name, end := range map[string]func(*kit, string) error{
-		"terminated by somebody": func(k *kit, id string) error { return k.sim.Terminate(id) },
-		"vanished":               func(k *kit, id string) error { k.sim.Remove(id); return nil },
-		"preempted":              func(k *kit, id string) error { return k.sim.Become(id, "preempted") },
+	atOnce := lambdatest.Config{TerminateTime: -1, Linger: -1} // a 404 from the first moment on
+	for name, tt := range map[string]struct {
+		cfg lambdatest.Config
+		end func(*kit, string) error
+	}{
+		"terminated by somebody": {lambdatest.Config{}, func(k *kit, id string) error { return k.sim.Terminate(id) }},
+		"vanished":               {atOnce, func(k *kit, id string) error { return k.sim.Terminate(id) }},
+		"preempted":              {lambdatest.Config{}, func(k *kit, id string) error { return k.sim.Become(id, lambdatest.Preempted) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := newKit(t, lambdatest.Config{})
+			k := newKit(t, tt.cfg)
 			l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 			l = k.untilState(l.ID, lease.Ready)
-			require.NoError(t, end(k, l.InstanceID))
+			require.NoError(t, tt.end(k, l.InstanceID))
 			l = k.untilBy(l.ID, "gone", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
 			require.Equal(t, lease.Gone, l.Reason)
 			k.settled(l)
@@ -306,10 +315,24 @@ func TestInstanceThatGoesAwayByItself(t *testing.T) {
 
 // A status that Lambda has never documented may be billed, so it counts as that.
 func TestUnknownStatusCountsAsBilling(t *testing.T) {
-	k := newKit(t, lambdatest.Config{})
+	var resting atomic.Bool
+	k := newKit(t, lambdatest.Config{Wrap: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			body := rec.Body.String()
+			if resting.Load() {
+				body = strings.ReplaceAll(body, `"active"`, `"resting"`)
+			}
+			maps.Copy(w.Header(), rec.Header())
+			w.Header().Del("Content-Length")
+			w.WriteHeader(rec.Code)
+			_, _ = io.WriteString(w, body)
+		})
+	}})
 	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 	l = k.untilState(l.ID, lease.Ready)
-	require.NoError(t, k.sim.Become(l.InstanceID, "resting"))
+	resting.Store(true)
 	seen := k.sim.Now().Add(5 * time.Minute)
 	l = k.untilBy(l.ID, "looked at", 10*time.Second, func(l lease.Lease) bool { return l.SeenAt.After(seen) })
 	require.Equal(t, lease.Ready, l.State)
@@ -369,9 +392,12 @@ func TestOurClockIsWrong(t *testing.T) {
 
 func TestForeignInstancesAreNeverTouched(t *testing.T) {
 	k := newKit(t, lambdatest.Config{})
-	_, err := k.sim.Launch(lambdatest.Order{Type: testType, Name: "somebody-elses"})
+	c, err := k.m.Capacity(t.Context())
 	require.NoError(t, err)
-	_, err = k.sim.Launch(lambdatest.Order{Type: testType, Name: "gl-aaaa-bbbbbbbbbbbb-t4x8k0-cccccccccccccccc"})
+	region := c.Offers[0].Regions[0]
+	_, err = k.sim.Launch(lambdatest.Order{Type: testType, Region: region, Name: "somebody-elses"})
+	require.NoError(t, err)
+	_, err = k.sim.Launch(lambdatest.Order{Type: testType, Region: region, Name: "gl-aaaa-bbbbbbbbbbbb-t4x8k0-cccccccccccccccc"})
 	require.NoError(t, err)
 	l := k.launch(lease.LaunchRequest{TTL: 5 * time.Minute})
 	k.untilState(l.ID, lease.Ended)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -123,6 +124,7 @@ type kit struct {
 	policy  *fixedPolicy
 	crash   func(point string)
 	timing  lease.Timing
+	log     *slog.Logger
 	m       *lease.Manager
 	halt    func() // ends the manager's loop and waits for it
 }
@@ -145,6 +147,9 @@ func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
 		machine: &machine{sim: sim, health: remote.Health{Healthy: true, Simulated: true}, cloudInit: remote.CloudInitDone},
 		policy:  &fixedPolicy{p: policy.Default()},
 		timing:  lease.Timing{Tick: 2 * time.Millisecond, SSHRetry: 2 * time.Millisecond, LaunchCall: 2 * time.Second},
+	}
+	if testing.Verbose() {
+		k.log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	var err error
 	k.db, err = ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"), ledger.Options{Now: sim.Now, Rand: rand.Reader})
@@ -171,7 +176,7 @@ func (k *kit) client(apiKey string) cloud {
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
 		Store: k.db, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash,
+		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log,
 	})
 	require.NoError(k.t, err)
 	k.m = m

@@ -36,7 +36,7 @@ func TestLeaseFromLaunchToReceipt(t *testing.T) {
 	k.sim.Advance(10 * time.Minute)
 	s := k.m.Status(t.Context(), k.get(l.ID))
 	require.Equal(t, l.Price.For(11*time.Minute), s.Cost.For(time.Hour), "the cost so far is in whole minutes")
-	require.Contains(t, s.Guard, "server")
+	require.Eventually(t, func() bool { return strings.Contains(k.m.Status(t.Context(), k.get(l.ID)).Guard, "server") }, 5*time.Second, time.Millisecond)
 
 	_, err := k.m.Stop(t.Context(), l.ID)
 	require.NoError(t, err)

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
+	"github.com/gpulease/gpulease/remote"
+)
+
+// app is everything wired together.
+type app struct {
+	manager *lease.Manager
+	account *account
+	store   lease.Store
+	log     *slog.Logger
+	closers []func() error
+}
+
+func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return nil, usageError(fmt.Errorf("GPULEASE_LOG_LEVEL (or --log-level): %w", err))
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+}
+
+// open wires the program. A ledger that cannot be used is no error here: the
+// server starts and says at each call what is wrong, since agent hosts hide
+// what a server prints before it dies.
+func (s *settings) open(ctx context.Context, role string, stderr io.Writer) (*app, error) {
+	return s.openGuarded(ctx, role, nil, stderr)
+}
+
+// openGuarded is open for a process that launches and may end before its leases
+// do: guard is called before each launch.
+func (s *settings) openGuarded(ctx context.Context, role string, guard func(context.Context) error, stderr io.Writer) (*app, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	log, err := s.logger(stderr)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	a := &app{log: log}
+	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log})
+	if err != nil {
+		log.Error("the ledger cannot be used: nothing will be launched", "path", s.ledgerPath, "err", err)
+		a.store = lease.BrokenStore(err)
+	} else {
+		a.store = db
+		a.closers = append(a.closers, db.Close)
+	}
+	a.account = &account{connect: func(ctx context.Context) (*lambda.Client, error) {
+		key, err := s.apiKey(ctx)
+		if err != nil {
+			return nil, err
+		}
+		opts := []lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version), lambda.WithLogger(log)}
+		if db != nil {
+			opts = append(opts, lambda.WithLimiter(lambda.NewPacer(lambda.PacerConfig{Gate: db.Gate(key.Account()), Logger: log})))
+		}
+		return lambda.New(key, opts...)
+	}}
+	pool := remote.NewPool(remote.Config{Logger: log})
+	a.closers = append(a.closers, pool.Close)
+	lock := flock.New(filepath.Join(s.stateDir, "leader.lock"), flock.SetPermissions(0o600))
+	a.closers = append(a.closers, lock.Close)
+	a.manager, err = lease.New(lease.Config{
+		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
+		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
+		Lead:        lock.TryLock,
+		EnsureGuard: guard,
+		Guard:       fmt.Sprintf("%s %d", role, os.Getpid()), Logger: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+func (a *app) close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// redact removes the API key from a text, wherever it may have come from.
+func (s *settings) redact(text string) string {
+	if key := strings.TrimSpace(s.env["LAMBDA_API_KEY"]); len(key) >= 8 {
+		text = strings.ReplaceAll(text, key, "[redacted]")
+	}
+	return text
+}
+
+// whileReconciling runs f while this process reconciles (or stands by, if
+// another one leads), and ends in order afterwards.
+func (a *app) whileReconciling(ctx context.Context, f func(ctx context.Context) error) error {
+	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- a.manager.Run(runCtx) }()
+	err := f(ctx)
+	// A launch call under way is waited for: its outcome is about to be known.
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	closeErr := a.manager.Close(closeCtx)
+	stop()
+	return errors.Join(err, closeErr, <-done, a.close())
+}
+
+const closeTimeout = 70 * time.Second

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// asProgram makes the test binary behave as gpulease, so that tests can start
+// real processes of it and kill them.
+const asProgram = "GPULEASE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// world is a simulated cloud and a state directory, in real time.
+type world struct {
+	t   *testing.T
+	sim *lambdatest.Server
+	dir string
+	env []string
+}
+
+func newWorld(t *testing.T, cfg lambdatest.Config) *world {
+	t.Helper()
+	if cfg.BootTime == 0 {
+		cfg.BootTime = time.Second
+	}
+	cfg.SSHHosts = true
+	dir := t.TempDir()
+	cfg.Dir = filepath.Join(dir, "cloud")
+	sim := lambdatest.Start(t, cfg)
+	w := &world{t: t, sim: sim, dir: dir}
+	w.env = []string{
+		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(),
+		"GPULEASE_API_URL=" + sim.URL(), "GPULEASE_SSH_PORT=" + strconv.Itoa(sim.SSHPort()), "LAMBDA_API_KEY=" + sim.APIKey(),
+		"GPULEASE_STATE_DIR=" + w.state(),
+	}
+	// Whatever a test leaves alive ends here, and the keeper with it.
+	t.Cleanup(func() {
+		out, err := w.program("stop", "--all").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Eventually(t, func() bool { return !w.keeperRuns() }, 15*time.Second, 50*time.Millisecond, "the keeper ends when nothing lives")
+	})
+	return w
+}
+
+func (w *world) state() string { return filepath.Join(w.dir, "state") }
+
+func (w *world) keeperRuns() bool {
+	s := &settings{stateDir: w.state()}
+	if _, err := os.Stat(s.stateDir); err != nil {
+		return false
+	}
+	running, err := s.keeperRuns()
+	require.NoError(w.t, err)
+	return running
+}
+
+// program is a gpulease process that is not started yet.
+func (w *world) program(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = w.env
+	return cmd
+}
+
+// host is an agent host: an MCP client with the server that it has started.
+type host struct {
+	t       *testing.T
+	session *mcp.ClientSession
+	cmd     *exec.Cmd
+	log     *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (w *world) host(args ...string) *host {
+	w.t.Helper()
+	h := &host{t: w.t, cmd: w.program(append([]string{"serve"}, args...)...), log: &lockedBuffer{}}
+	h.cmd.Stderr = h.log
+	c := mcp.NewClient(&mcp.Implementation{Name: "host", Version: "1"}, nil)
+	s, err := c.Connect(context.Background(), &mcp.CommandTransport{Command: h.cmd}, nil)
+	require.NoError(w.t, err, "%s", h.log)
+	h.session = s
+	w.t.Cleanup(func() {
+		_ = s.Close() // some tests have killed it
+		if w.t.Failed() {
+			w.t.Logf("log of the server %d:\n%s", h.cmd.Process.Pid, h.log)
+		}
+	})
+	return h
+}
+
+// said is the structured content of a tool's answer, as far as tests read it.
+type said struct {
+	Lease    string          `json:"lease_id"`
+	State    string          `json:"state"`
+	Reason   string          `json:"reason"`
+	Detail   string          `json:"detail"`
+	Decision string          `json:"decision"`
+	Guard    string          `json:"guard"`
+	Cost     policy.Money    `json:"cost_usd"`
+	Warnings []string        `json:"warnings"`
+	Next     string          `json:"next"`
+	Job      string          `json:"job_id"`
+	Exit     *int            `json:"exit_code"`
+	Stdout   string          `json:"stdout"`
+	Stderr   string          `json:"stderr"`
+	Leases   []said          `json:"leases"`
+	Raw      json.RawMessage `json:"-"`
+}
+
+// call calls a tool. text is what a refusal says, "" for a success.
+func (h *host) call(tool string, args map[string]any) (answer said, text string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	defer cancel()
+	res, err := h.session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+	require.NoError(h.t, err, "%s\n%s", tool, h.log)
+	if res.IsError {
+		require.Len(h.t, res.Content, 1)
+		require.Nil(h.t, res.StructuredContent)
+		return said{}, res.Content[0].(*mcp.TextContent).Text
+	}
+	raw, err := json.Marshal(res.StructuredContent)
+	require.NoError(h.t, err)
+	require.NoError(h.t, json.Unmarshal(raw, &answer))
+	answer.Raw = raw
+	return answer, ""
+}
+
+func (h *host) ok(tool string, args map[string]any) said {
+	h.t.Helper()
+	a, refusal := h.call(tool, args)
+	require.Empty(h.t, refusal)
+	return a
+}
+
+func (h *host) refused(code lease.Code, tool string, args map[string]any) string {
+	h.t.Helper()
+	_, text := h.call(tool, args)
+	require.True(h.t, strings.HasPrefix(text, "error "+string(code)+": "), "%s %v: %q", tool, args, text)
+	return text
+}
+
+func (h *host) until(id, state string) said {
+	h.t.Helper()
+	limit := time.Now().Add(time.Minute)
+	for {
+		a := h.ok("get_lease", map[string]any{"lease_id": id, "wait_seconds": 2})
+		if a.State == state {
+			return a
+		}
+		require.True(h.t, time.Now().Before(limit), "the lease is %s (%s), not %s\n%s", a.State, a.Detail, state, h.log)
+	}
+}
+
+// stop ends a lease and checks that nothing of it is left.
+func (w *world) stop(h *host, id string) said {
+	w.t.Helper()
+	a := h.ok("stop_lease", map[string]any{"lease_id": id})
+	if a.State != "ended" {
+		a = h.until(id, "ended")
+	}
+	require.Empty(w.t, w.sim.Running())
+	require.GreaterOrEqual(w.t, a.Cost, policy.Money(w.sim.Bill().Total))
+	return a
+}
+
+// kill is kill -9.
+func (h *host) kill() {
+	h.t.Helper()
+	require.NoError(h.t, h.cmd.Process.Kill())
+	_ = h.session.Wait()
+}
+
+func callParams(tool string, args map[string]any) *mcp.CallToolParams {
+	return &mcp.CallToolParams{Name: tool, Arguments: args}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker at a release.
+var version = "dev"
+
+func newRoot(s *settings, stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gpulease",
+		Short: "Lease GPU machines on Lambda Cloud to AI agents",
+		Long: `gpulease leases GPU machines on Lambda Cloud to AI agents over the Model Context
+Protocol. A policy decides before every billable call, the worst case is reserved
+before every launch, and every lease has a deadline.
+
+An agent host starts "gpulease serve". "gpulease demo" shows the whole loop on a
+simulated cloud, without an account.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	s.flags(root.PersistentFlags())
+	root.AddCommand(
+		newServe(s), newSim(s), newDemo(s), newLeases(s), newStop(s), newKeeper(s), newPolicy(s), newVersion(),
+	)
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Show version, commit and Go release",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "gpulease %s (%s, %s %s/%s)\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// commit is the revision that the binary was built from, as far as Go knows it.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown commit"
+	}
+	rev, dirty := "unknown commit", ""
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			rev = s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				dirty = "+"
+			}
+		}
+	}
+	return rev + dirty
+}

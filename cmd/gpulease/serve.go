@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/server"
+	"github.com/gpulease/gpulease/tools"
+)
+
+// instructions go to the model with every request; every word is paid for.
+const instructions = `gpulease leases GPU machines on Lambda Cloud. A lease costs money from boot until its stop is confirmed.
+Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept.
+run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.
+Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. Errors start with "error CODE:" and say what to call next. A failing test suite is a result (exit_code), not an error.`
+
+func newServe(s *settings) *cobra.Command {
+	var keep bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve MCP over standard input and output",
+		Long: `serve speaks the Model Context Protocol over standard input and output; an agent host
+starts it. It needs a Lambda API key at the first call that reaches Lambda: LAMBDA_API_KEY, or
+LAMBDA_API_KEY_COMMAND, or LAMBDA_API_KEY_FILE. Logs go to standard error as JSON lines.
+
+Leases go on when it ends. A keeper process, started before the first launch, enforces their
+deadlines; the next server on the same state directory sees them and can stop them.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			var guard func(context.Context) error
+			if keep {
+				guard = s.ensureKeeper
+			}
+			a, err := s.openGuarded(ctx, lease.GuardServer, guard, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			roots, err := workRoots()
+			if err != nil {
+				return err
+			}
+			srv, err := server.New(server.Config{
+				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
+				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots}), Logger: a.log, Redact: s.redact,
+			})
+			if err != nil {
+				return err
+			}
+			return a.whileReconciling(ctx, func(ctx context.Context) error {
+				return srv.ServeStdio(ctx, c.InOrStdin(), c.OutOrStdout())
+			})
+		},
+	}
+	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
+	return c
+}
+
+// workRoots are the directories that agents may send from: the one in which the
+// server was started.
+func workRoots() ([]string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the directory in which the server was started: %w", err)
+	}
+	return []string{dir}, nil
+}

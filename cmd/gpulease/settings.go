@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// settings are what the environment and the flags of the same names say. A flag
+// goes before its variable.
+type settings struct {
+	env map[string]string
+
+	apiURL        string
+	sshPort       int
+	policyPath    string
+	ledgerPath    string
+	stateDir      string
+	principal     string
+	keyCommand    string
+	keyFile       string
+	logLevel      string
+	policyIsGiven bool
+}
+
+func newSettings(environ []string) *settings {
+	env := make(map[string]string, len(environ))
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	return &settings{env: env}
+}
+
+func (s *settings) or(name, otherwise string) string {
+	if v := s.env[name]; v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func (s *settings) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.apiURL, "api-url", s.or("GPULEASE_API_URL", lambda.DefaultBaseURL), "the cloud's API (GPULEASE_API_URL)")
+	port, err := strconv.Atoi(s.or("GPULEASE_SSH_PORT", "22"))
+	if err != nil {
+		port = -1 // refused by check
+	}
+	f.IntVar(&s.sshPort, "ssh-port", port, "SSH port of the machines (GPULEASE_SSH_PORT)")
+	f.StringVar(&s.policyPath, "policy", s.env["GPULEASE_POLICY"], "policy file (GPULEASE_POLICY; default $XDG_CONFIG_HOME/gpulease/policy.yaml if it is there)")
+	f.StringVar(&s.ledgerPath, "ledger", s.env["GPULEASE_LEDGER"], "the ledger (GPULEASE_LEDGER; default ledger.db in the state directory)")
+	f.StringVar(&s.stateDir, "state-dir", s.env["GPULEASE_STATE_DIR"], "keys, ledger and locks (GPULEASE_STATE_DIR; default $XDG_STATE_HOME/gpulease)")
+	f.StringVar(&s.principal, "principal", s.or("GPULEASE_PRINCIPAL", "default"), "who the agent is, for the policy's limits per principal (GPULEASE_PRINCIPAL)")
+	f.StringVar(&s.keyCommand, "lambda-api-key-command", s.env["LAMBDA_API_KEY_COMMAND"], "a command that prints the API key (LAMBDA_API_KEY_COMMAND)")
+	f.StringVar(&s.keyFile, "lambda-api-key-file", s.env["LAMBDA_API_KEY_FILE"], "a file that holds the API key (LAMBDA_API_KEY_FILE)")
+	f.StringVar(&s.logLevel, "log-level", s.or("GPULEASE_LOG_LEVEL", "info"), "debug, info, warn or error, to standard error (GPULEASE_LOG_LEVEL)")
+}
+
+// check fills in what depends on the user's directories and refuses what makes
+// no sense.
+func (s *settings) check() error {
+	if s.sshPort < 1 || s.sshPort > 65535 {
+		return usageError(fmt.Errorf("GPULEASE_SSH_PORT (or --ssh-port) is not a port between 1 and 65535: %q", s.or("GPULEASE_SSH_PORT", strconv.Itoa(s.sshPort))))
+	}
+	if s.principal == "" || len(s.principal) > 100 || strings.ContainsAny(s.principal, "\n\r\t ") {
+		return usageError(fmt.Errorf("GPULEASE_PRINCIPAL (or --principal) has to be one word of at most 100 characters"))
+	}
+	home := s.env["HOME"]
+	if home == "" {
+		if h, err := os.UserHomeDir(); err == nil {
+			home = h
+		}
+	}
+	base := func(variable string, otherwise ...string) (string, error) {
+		if v := s.env[variable]; filepath.IsAbs(v) {
+			return v, nil
+		}
+		if home == "" {
+			return "", usageError(fmt.Errorf("neither %s nor HOME is set; give --state-dir and --policy", variable))
+		}
+		return filepath.Join(append([]string{home}, otherwise...)...), nil
+	}
+	if s.stateDir == "" {
+		d, err := base("XDG_STATE_HOME", ".local", "state")
+		if err != nil {
+			return err
+		}
+		s.stateDir = filepath.Join(d, "gpulease")
+	}
+	if s.ledgerPath == "" {
+		s.ledgerPath = filepath.Join(s.stateDir, "ledger.db")
+	}
+	s.policyIsGiven = s.policyPath != ""
+	if !s.policyIsGiven {
+		d, err := base("XDG_CONFIG_HOME", ".config")
+		if err != nil {
+			return err
+		}
+		s.policyPath = filepath.Join(d, "gpulease", "policy.yaml")
+	}
+	return nil
+}
+
+// policySource reads the policy that is in force. A file that was named has to
+// be there; the one in the default place need not.
+func (s *settings) policySource() *policy.Source {
+	return &policy.Source{Path: s.policyPath, Explicit: s.policyIsGiven}
+}
