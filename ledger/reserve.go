@@ -1,0 +1,188 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// Reserve implements [lease.Store]. The decision is written down whatever it is, unless the idempotency key was used before.
+func (db *DB) Reserve(ctx context.Context, l lease.Lease, at time.Time, p lease.Periods, decide func(policy.Usage) policy.Decision) (lease.Reservation, error) {
+	if !lease.ValidID(string(l.ID)) {
+		return lease.Reservation{}, fmt.Errorf("reserve lease %q: %w: not a lease id", l.ID, ErrInvalid)
+	}
+	if !l.State.Live() {
+		return lease.Reservation{}, fmt.Errorf("reserve lease %s: %w: it begins as %q", l.ID, ErrTransition, l.State)
+	}
+	var res lease.Reservation
+	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		res = lease.Reservation{Lease: stored(l)}
+		old, err := byKey(ctx, tx, res.Lease.Principal, res.Lease.IdempotencyKey)
+		if err == nil {
+			res = lease.Reservation{Lease: old, Existing: true}
+			return nil
+		}
+		if !errors.Is(err, lease.ErrNotFound) {
+			return err
+		}
+		u, err := usage(ctx, tx, res.Lease.Principal, "", at, p)
+		if err != nil {
+			return err
+		}
+		res.Decision = decide(u)
+		if res.Decision.Verdict != policy.Allow {
+			return addDecision(ctx, tx, at, l.Principal, res.Decision, "")
+		}
+		res.Lease.Version = 1
+		if _, err := tx.ExecContext(ctx, insertLease, fields(&res.Lease)...); err != nil {
+			return err
+		}
+		if err := addDecision(ctx, tx, at, l.Principal, res.Decision, l.ID); err != nil {
+			return err
+		}
+		return addEvent(ctx, tx, at, "", res.Lease, "reserved")
+	})
+	if err != nil {
+		return lease.Reservation{}, fmt.Errorf("reserve lease %s: %w", l.ID, err)
+	}
+	return res, nil
+}
+
+// Rereserve implements [lease.Store]. Where it fails or the verdict is not [policy.Allow], the lease that it returns is l as given.
+func (db *DB) Rereserve(ctx context.Context, l lease.Lease, at time.Time, p lease.Periods, note string, decide func(policy.Usage) policy.Decision) (lease.Lease, policy.Decision, error) {
+	var d policy.Decision
+	out := l
+	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		was, err := current(ctx, tx, l)
+		if err != nil {
+			return err
+		}
+		u, err := usage(ctx, tx, was.Principal, l.ID, at, p)
+		if err != nil {
+			return err
+		}
+		d = decide(u)
+		if err := addDecision(ctx, tx, at, was.Principal, d, l.ID); err != nil {
+			return err
+		}
+		if d.Verdict != policy.Allow {
+			return nil
+		}
+		out, err = replace(ctx, tx, at, was, l, note)
+		return err
+	})
+	if err != nil {
+		return l, policy.Decision{}, fmt.Errorf("reserve anew for lease %s: %w", l.ID, err)
+	}
+	return out, d, nil
+}
+
+// Usage implements [lease.Store].
+func (db *DB) Usage(ctx context.Context, principal string, at time.Time, p lease.Periods) (policy.Usage, error) {
+	var u policy.Usage
+	err := db.read(ctx, func(tx *sql.Tx) (err error) {
+		u, err = usage(ctx, tx, text(principal), "", at, p)
+		return err
+	})
+	if err != nil {
+		return policy.Usage{}, fmt.Errorf("sum up the usage: %w", err)
+	}
+	return u, nil
+}
+
+// Each of these yields a row for the principal's leases and one for all others', where there are any.
+const (
+	sumLive = `SELECT principal = ?, COUNT(*), SUM(gpus), SUM(price), SUM(reserved)
+		FROM leases WHERE state <> 'ended' AND id <> ? GROUP BY 1`
+	sumEnded = `SELECT principal = ?, SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END),
+		SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(cost)
+		FROM leases WHERE state = 'ended' GROUP BY 1`
+	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE created_at > ? AND id <> ? GROUP BY 1`
+)
+
+// usage sums what counts against the caps, the lease except left out. A sum that does not fit is an error.
+func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, at time.Time, p lease.Periods) (policy.Usage, error) {
+	var mine, others policy.Totals
+	half := func(own bool) *policy.Totals {
+		if own {
+			return &mine
+		}
+		return &others
+	}
+	err := each(ctx, tx, func(rows scanner) error {
+		var own bool
+		var t policy.Totals
+		if err := rows.Scan(&own, &t.Leases, &t.GPUs, &t.BurnPerHour, &t.Lifetime); err != nil {
+			return err
+		}
+		t.Day, t.Week, t.Month = t.Lifetime, t.Lifetime, t.Lifetime
+		return add(half(own), t)
+	}, sumLive, principal, except)
+	if err != nil {
+		return policy.Usage{}, fmt.Errorf("sum up live leases: %w", err)
+	}
+	err = each(ctx, tx, func(rows scanner) error {
+		var own bool
+		var t policy.Totals
+		if err := rows.Scan(&own, &t.Day, &t.Week, &t.Month, &t.Lifetime); err != nil {
+			return err
+		}
+		return add(half(own), t)
+	}, sumEnded, principal, toMillis(p.Day), toMillis(p.Week), toMillis(p.Month))
+	if err != nil {
+		return policy.Usage{}, fmt.Errorf("sum up ended leases: %w", err)
+	}
+	err = each(ctx, tx, func(rows scanner) error {
+		var own bool
+		var t policy.Totals
+		if err := rows.Scan(&own, &t.LaunchesLastHour); err != nil {
+			return err
+		}
+		return add(half(own), t)
+	}, countLaunches, principal, toMillis(at.Add(-time.Hour)), except)
+	if err != nil {
+		return policy.Usage{}, fmt.Errorf("count launches: %w", err)
+	}
+	all := mine
+	if err := add(&all, others); err != nil {
+		return policy.Usage{}, err
+	}
+	return policy.Usage{Account: all, Principal: mine}, nil
+}
+
+func add(to *policy.Totals, t policy.Totals) error {
+	to.Leases += t.Leases
+	to.GPUs += t.GPUs
+	to.LaunchesLastHour += t.LaunchesLastHour
+	for _, m := range [...]struct {
+		sum  *policy.Money
+		more policy.Money
+	}{{&to.BurnPerHour, t.BurnPerHour}, {&to.Day, t.Day}, {&to.Week, t.Week}, {&to.Month, t.Month}, {&to.Lifetime, t.Lifetime}} {
+		if *m.sum > math.MaxInt64-m.more {
+			return fmt.Errorf("%w: the sum of the amounts is too large", ErrInvalid)
+		}
+		*m.sum += m.more
+	}
+	return nil
+}
+
+// each calls do for each row of a query.
+func each(ctx context.Context, tx *sql.Tx, do func(scanner) error, query string, args ...any) error {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := do(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
