@@ -31,27 +31,37 @@ sleep 1005
 
 func TestCancelEndsTheWholeTree(t *testing.T) {
 	t.Parallel()
-	h := startHost(t)
+	for _, shell := range shells(t) {
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			testCancelTree(t, shell)
+		})
+	}
+}
+
+func testCancelTree(t *testing.T, shell string) {
+	h := startHostWith(t, shell)
 	p := newPool(t, remote.Config{})
 	ctx := testContext(t)
-	_, err := p.Start(ctx, h.Target, "job-tree", remote.Command{Shell: tree})
+	id := "job-tree-" + shell
+	_, err := p.Start(ctx, h.Target, id, remote.Command{Shell: tree})
 	require.NoError(t, err)
-	page, err := p.Page(ctx, h.Target, "job-tree", remote.Stdout, 0, 100, wait)
+	page, err := p.Page(ctx, h.Target, id, remote.Stdout, 0, 100, wait)
 	require.NoError(t, err)
 	require.Equal(t, "ready\n", string(page.Data))
-	require.GreaterOrEqual(t, len(marked("GPULEASE_JOB_ID=job-tree")), 7)
+	require.GreaterOrEqual(t, len(marked("GPULEASE_JOB_ID="+id)), 7)
 	require.Len(t, sleepers(h, "1004"), 1)
 
-	job, err := p.Cancel(ctx, h.Target, "job-tree", 600*time.Millisecond)
+	job, err := p.Cancel(ctx, h.Target, id, 600*time.Millisecond)
 	require.NoError(t, err)
 	require.Equal(t, remote.Exited, job.State)
 	require.Equal(t, remote.ReasonCancelled, job.Reason)
-	require.Empty(t, marked("GPULEASE_JOB_ID=job-tree"))
+	require.Empty(t, marked("GPULEASE_JOB_ID="+id))
 	for _, seconds := range []string{"1001", "1002", "1003", "1004", "1005"} {
 		require.Empty(t, sleepers(h, seconds))
 	}
 
-	again, err := p.Cancel(ctx, h.Target, "job-tree", time.Second)
+	again, err := p.Cancel(ctx, h.Target, id, time.Second)
 	require.NoError(t, err)
 	require.Equal(t, job, again)
 }
@@ -63,7 +73,7 @@ func sleepers(h *host, seconds string) []string {
 	for _, f := range files {
 		line, _ := os.ReadFile(f)
 		dir, _ := os.Readlink(filepath.Join(filepath.Dir(f), "cwd"))
-		if string(line) == "sleep\x00"+seconds+"\x00" && dir == h.home {
+		if strings.HasSuffix(string(line), "sleep\x00"+seconds+"\x00") && dir == h.home {
 			found = append(found, f)
 		}
 	}

@@ -197,9 +197,9 @@ send)
 	printf '\036gpulease\n\n'
 	# xargs may make several archives of a long list, one behind the other.
 	if command -v gzip >/dev/null 2>&1; then
-		xargs -0 -r tar -cf - -- 2>/dev/null | gzip -1
+		xargs -0 -r tar -chf - -- 2>/dev/null | gzip -1
 	else
-		xargs -0 -r tar -cf - -- 2>/dev/null
+		xargs -0 -r tar -chf - -- 2>/dev/null
 	fi
 	;;
 *)

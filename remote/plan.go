@@ -200,12 +200,19 @@ func (it *item) sameAs(root *os.Root, there present) (bool, error) {
 	}
 	var err error
 	if it.hash, err = hashFile(root, it.path); err != nil {
-		return false, fmt.Errorf("read %s: %w", it.path, err)
+		return false, nil // the sending of it will meet the same, and say so
 	}
 	return it.hash == there.hashes[it.path], nil
 }
 
 func hashFile(root *os.Root, name string) (string, error) {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", errNotFile
+	}
 	f, err := root.Open(name)
 	if err != nil {
 		return "", err
