@@ -145,18 +145,20 @@ func (m *Machine) start(ctx context.Context, c Config) (err error) {
 	if err := m.writeShims(); err != nil {
 		return err
 	}
-	if err := m.bootFrom(ctx, c, taken); err != nil {
-		return err
-	}
 	addr := c.Addr
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
+	// Who connects before the machine has booted this far waits in the backlog.
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
 	m.addr = l.Addr().String()
+	if err := m.bootFrom(ctx, c, taken); err != nil {
+		l.Close()
+		return err
+	}
 	m.mu.Lock()
 	m.serve(l)
 	m.mu.Unlock()

@@ -38,7 +38,7 @@ func (c *client) open(ch ssh.NewChannel) {
 	case "direct-tcpip":
 		m.wg.Go(func() { m.forward(ch) })
 	default:
-		_ = ch.Reject(ssh.UnknownChannelType, "unsupported channel type")
+		_ = ch.Reject(ssh.ConnectionFailed, "open failed") // OpenSSH has no other reason for these
 	}
 }
 

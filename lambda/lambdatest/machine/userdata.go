@@ -61,7 +61,7 @@ func parseUserData(text, user string) (*bootPlan, error) {
 	case strings.HasPrefix(text, "#!"):
 		return &bootPlan{script: text}, nil
 	case !strings.HasPrefix(text, "#cloud-config"):
-		return nil, errors.New("user_data begins with neither #cloud-config nor #!")
+		return nil, errors.New("user_data begins neither with #cloud-config nor as a script")
 	}
 	var c cloudConfig
 	if err := yaml.Unmarshal([]byte(text), &c); err != nil {
