@@ -149,7 +149,7 @@ const maxPages = 200
 func (c *Client) Instances(ctx context.Context) ([]Instance, error) {
 	k := call{op: OpInstances, method: http.MethodGet, path: "/instances", safe: true}
 	all, err := share(ctx, &c.flights, string(k.op), true, func(ctx context.Context, f *flight) ([]Instance, error) {
-		k.flight = f
+		k := k.on(f)
 		return c.allInstances(ctx, k)
 	})
 	if err != nil {
@@ -210,7 +210,7 @@ func (c *Client) Instance(ctx context.Context, id string) (Instance, error) {
 		return Instance{}, c.invalid(k, err)
 	}
 	i, err := share(ctx, &c.flights, string(k.op)+" "+id, true, func(ctx context.Context, f *flight) (Instance, error) {
-		k.flight = f
+		k := k.on(f)
 		return object(ctx, c, k, sameInstance(id))
 	})
 	if err != nil {

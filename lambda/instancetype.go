@@ -45,7 +45,7 @@ func (c *Client) InstanceTypes(ctx context.Context) ([]InstanceTypeOffer, error)
 	}
 	k := call{op: OpInstanceTypes, method: http.MethodGet, path: "/instance-types", safe: true}
 	offers, err := share(ctx, &c.flights, string(k.op), false, func(ctx context.Context, f *flight) ([]InstanceTypeOffer, error) {
-		k.flight = f
+		k := k.on(f)
 		at := c.now()
 		var offers []InstanceTypeOffer
 		err := c.do(ctx, k, func(env envelope) (err error) {

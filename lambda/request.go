@@ -34,6 +34,12 @@ type call struct {
 	flight  *flight  // told when the request is on the wire; may be nil
 }
 
+// on is a copy that belongs to a shared read: a caller who leaves early still looks at its own.
+func (k call) on(f *flight) call {
+	k.flight = f
+	return k
+}
+
 func (k call) reads() bool { return k.method == http.MethodGet }
 
 // envelope is the outside of every JSON answer.

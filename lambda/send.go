@@ -31,7 +31,7 @@ func object[T any](ctx context.Context, c *Client, k call, check func(*T) error)
 // list sends a call that is answered by a list, together with all callers who ask the same.
 func list[T any](ctx context.Context, c *Client, k call, check func(*T) error) ([]T, error) {
 	items, err := share(ctx, &c.flights, string(k.op), true, func(ctx context.Context, f *flight) ([]T, error) {
-		k.flight = f
+		k := k.on(f)
 		return listOnce(ctx, c, k, check)
 	})
 	if err != nil {
