@@ -56,7 +56,10 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("step simulated cloud: %w", err)
 	}
-	defer cloud.Close()
+	defer func() { err = errors.Join(err, cloud.Close()) }()
+	if err := cloud.Listen("127.0.0.1:0"); err != nil {
+		return fmt.Errorf("step simulated cloud: %w", err)
+	}
 	if err := os.WriteFile(filepath.Join(work, "policy.yaml"), []byte(policyFile), 0o600); err != nil {
 		return fmt.Errorf("step set-up: %w", err)
 	}
