@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"context"
 	"encoding/pem"
 	"fmt"
 	"os"
@@ -45,7 +44,7 @@ func (m *Machine) setCloudInit(status, detail string) error {
 }
 
 // bootFrom gives the machine its host key and lets cloud-init run.
-func (m *Machine) bootFrom(ctx context.Context, c Config, taken bool) error {
+func (m *Machine) bootFrom(c Config, taken bool) error {
 	if taken && m.resume() {
 		return nil
 	}
@@ -171,22 +170,11 @@ func (m *Machine) plant(f plannedFile) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	how := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	how := os.O_TRUNC
 	if f.append {
-		how = os.O_WRONLY | os.O_CREATE | os.O_APPEND
+		how = os.O_APPEND
 	}
-	w, err := os.OpenFile(to, how, 0o600)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	if _, err := w.Write(f.content); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return os.Chmod(to, f.mode)
+	return writeProgram(to, how, f.content, f.mode)
 }
 
 // final runs the script of user_data and with it ends the boot.
@@ -216,14 +204,11 @@ func (m *Machine) runScript(text string) error {
 		return err
 	}
 	defer log.Close()
-	if err := os.WriteFile(m.runFile("user-script"), []byte(text), 0o700); err != nil {
+	script := m.runFile("user-script")
+	if err := writeProgram(script, os.O_TRUNC, []byte(text), 0o700); err != nil {
 		return err
 	}
-	argv := []string{m.runFile("user-script")}
-	if strings.HasPrefix(text, "#!/bin/sh") && m.shell != "" {
-		argv = []string{m.shell, argv[0]}
-	}
-	cmd := m.command(argv, nil)
+	cmd := m.command([]string{script}, nil)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := m.herd.start(cmd); err != nil {
 		return err

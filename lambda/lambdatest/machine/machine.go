@@ -83,6 +83,7 @@ type Machine struct {
 	gpuMu sync.Mutex
 	gpu   GPU
 
+	keep      bool // the directory outlives Close
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -129,6 +130,7 @@ func (m *Machine) start(ctx context.Context, c Config) (err error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
+			m.keep = taken // its files may be all that is left of it
 			m.Close()
 		}
 	}()
@@ -155,7 +157,7 @@ func (m *Machine) start(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	m.addr = l.Addr().String()
-	if err := m.bootFrom(ctx, c, taken); err != nil {
+	if err := m.bootFrom(c, taken); err != nil {
 		l.Close()
 		return err
 	}
@@ -238,6 +240,9 @@ func (m *Machine) close() error {
 		return err
 	}
 	m.wg.Wait()
+	if m.keep {
+		return nil
+	}
 	if err := removeAll(m.dir); err != nil {
 		return fmt.Errorf("remove the directory of %s: %w", m, err)
 	}

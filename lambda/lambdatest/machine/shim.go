@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // shims are the programs that a GPU machine has and this host may not, in POSIX
@@ -50,5 +51,25 @@ func (m *Machine) writeShim(name string, present bool) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, text, 0o755)
+	return writeProgram(to, os.O_TRUNC, text, 0o755)
+}
+
+// writeProgram writes a file that may be run at once. Nothing is forked meanwhile:
+// a child of another machine that still held the file open for writing would make
+// running it fail with "text file busy".
+func writeProgram(path string, how int, text []byte, mode os.FileMode) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|how, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
 }
