@@ -68,13 +68,17 @@ func (c chain) add(ctx context.Context, tx *sql.Tx, values ...any) error {
 
 // addEvent writes down that a lease has become l. l is as stored.
 func addEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State, l lease.Lease, note string) error {
-	sum, err := digest(l)
-	if err != nil {
-		return err
-	}
 	var cost policy.Money
 	if l.State == lease.Ended {
 		cost = l.Cost
+	}
+	return appendEvent(ctx, tx, at, was, l, cost, note)
+}
+
+func appendEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State, l lease.Lease, cost policy.Money, note string) error {
+	sum, err := digest(l)
+	if err != nil {
+		return err
 	}
 	return eventChain.add(ctx, tx, toMillis(at), string(l.ID), l.Version, string(was), string(l.State), text(note), int64(cost), sum)
 }

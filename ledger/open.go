@@ -80,7 +80,7 @@ func (db *DB) Close() error {
 		errs = append(errs, db.writer.Close())
 	}
 	if db.turn != nil {
-		errs = append(errs, db.turn.close(db.busy))
+		errs = append(errs, db.turn.close(min(db.busy, time.Second)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the ledger: %w", err)
@@ -111,17 +111,16 @@ func (db *DB) place(path string) error {
 
 // open makes and migrates the ledger where needed, one process at a time: many servers start at the same moment.
 func (db *DB) open(ctx context.Context, random io.Reader) (err error) {
-	turn := newTurn(db.path + ".lock")
-	if err := turn.take(ctx, db.busy); err != nil {
+	db.turn = newTurn(db.path + ".lock")
+	if err := db.turn.take(ctx, db.busy); err != nil {
 		return err
 	}
-	db.turn = turn
-	defer func() { err = errors.Join(err, turn.give()) }()
+	defer func() { err = errors.Join(err, db.turn.give()) }()
 
 	if err := db.ensure(ctx, random); err != nil {
 		return err
 	}
-	if db.writer, err = connect(db.path, db.busy, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"); err != nil {
+	if db.writer, err = connect(db.path, db.busy, "synchronous(FULL)", "fullfsync(1)", "foreign_keys(1)"); err != nil {
 		return err
 	}
 	db.writer.SetMaxOpenConns(1)
@@ -205,7 +204,7 @@ func (db *DB) create(ctx context.Context, random io.Reader) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	pool, err := connect(draft, db.busy, "journal_mode(DELETE)", "synchronous(FULL)", "foreign_keys(1)")
+	pool, err := connect(draft, db.busy, "journal_mode(DELETE)", "synchronous(FULL)", "fullfsync(1)", "foreign_keys(1)")
 	if err != nil {
 		return err
 	}
@@ -233,7 +232,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// check makes sure that the file is a sound ledger of ours and migrates it.
+// check makes sure that the file is a sound ledger of ours that can be written, and migrates it.
 func (db *DB) check(ctx context.Context) error {
 	mark, err := pragma(ctx, db.writer, "application_id")
 	if err != nil {
@@ -245,12 +244,23 @@ func (db *DB) check(ctx context.Context) error {
 	if err := checkVersion(ctx, db.writer); err != nil {
 		return err
 	}
-	var problem string
-	if err := db.writer.QueryRowContext(ctx, "PRAGMA quick_check(leases)").Scan(&problem); err != nil {
+	var answer string
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA quick_check(leases)").Scan(&answer); err != nil {
 		return err
 	}
-	if problem != "ok" {
-		return fmt.Errorf("%w (%s)", ErrCorrupt, problem)
+	if answer != "ok" {
+		return fmt.Errorf("%w (%s)", ErrCorrupt, answer)
+	}
+	// Not among the settings of the connection: those would also change a file that is not ours.
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&answer); err != nil {
+		return err
+	}
+	if answer != "wal" {
+		return fmt.Errorf("%w (its file system allows no write-ahead log)", ErrUnwritable)
+	}
+	// SQLite opens a file that it may only read without a word.
+	if err := inTx(ctx, db.writer, nil, func(*sql.Tx) error { return nil }); err != nil {
+		return err
 	}
 	version, err := pragma(ctx, db.writer, "user_version")
 	if err != nil {

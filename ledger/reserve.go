@@ -103,6 +103,9 @@ const (
 	sumEnded = `SELECT principal = ?, SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END),
 		SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(cost)
 		FROM leases WHERE state = 'ended' GROUP BY 1`
+	sumCorrections = `SELECT l.principal = ?, SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END),
+		SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(e.cost)
+		FROM events e JOIN leases l ON l.id = e.lease WHERE e.was = 'ended' GROUP BY 1`
 	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE created_at > ? AND id <> ? GROUP BY 1`
 )
 
@@ -127,16 +130,18 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 	if err != nil {
 		return policy.Usage{}, fmt.Errorf("sum up live leases: %w", err)
 	}
-	err = each(ctx, tx, func(rows scanner) error {
-		var own bool
-		var t policy.Totals
-		if err := rows.Scan(&own, &t.Day, &t.Week, &t.Month, &t.Lifetime); err != nil {
-			return err
+	for _, query := range []string{sumEnded, sumCorrections} {
+		err = each(ctx, tx, func(rows scanner) error {
+			var own bool
+			var t policy.Totals
+			if err := rows.Scan(&own, &t.Day, &t.Week, &t.Month, &t.Lifetime); err != nil {
+				return err
+			}
+			return add(half(own), t)
+		}, query, principal, toMillis(p.Day), toMillis(p.Week), toMillis(p.Month))
+		if err != nil {
+			return policy.Usage{}, fmt.Errorf("sum up ended leases: %w", err)
 		}
-		return add(half(own), t)
-	}, sumEnded, principal, toMillis(p.Day), toMillis(p.Week), toMillis(p.Month))
-	if err != nil {
-		return policy.Usage{}, fmt.Errorf("sum up ended leases: %w", err)
 	}
 	err = each(ctx, tx, func(rows scanner) error {
 		var own bool
@@ -164,7 +169,7 @@ func add(to *policy.Totals, t policy.Totals) error {
 		sum  *policy.Money
 		more policy.Money
 	}{{&to.BurnPerHour, t.BurnPerHour}, {&to.Day, t.Day}, {&to.Week, t.Week}, {&to.Month, t.Month}, {&to.Lifetime, t.Lifetime}} {
-		if *m.sum > math.MaxInt64-m.more {
+		if m.more > 0 && *m.sum > math.MaxInt64-m.more {
 			return fmt.Errorf("%w: the sum of the amounts is too large", ErrInvalid)
 		}
 		*m.sum += m.more
