@@ -222,7 +222,7 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 			require.Empty(t, k.sim.Running())
 			require.GreaterOrEqual(t, l.Cost, policy.Money(k.sim.Bill().Total))
 			// The key is swept even if the process died between the end and its removal.
-			require.Eventually(t, func() bool { return len(k.sim.Keys()) == 0 }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { k.sim.Advance(time.Second); return len(k.sim.Keys()) == 0 }, 10*time.Second, 5*time.Millisecond)
 		})
 	}
 }

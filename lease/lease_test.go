@@ -158,7 +158,7 @@ func TestNotReadyUntilEveryGateIsPassed(t *testing.T) {
 	k.machine.wrongKey = false
 	k.machine.mu.Unlock()
 	k.until(l.ID, "cloud-init", func(l lease.Lease) bool { return strings.Contains(l.Detail, "cloud-init to finish") })
-	_, err := k.m.Start(t.Context(), l.ID, remote.Command{Shell: "true"})
+	_, err := k.m.Start(t.Context(), l.ID, "", remote.Command{Shell: "true"})
 	require.Equal(t, lease.CodeLeaseNotReady, lease.CodeOf(err))
 	k.machine.mu.Lock()
 	k.machine.cloudInit = remote.CloudInitDone
@@ -181,7 +181,7 @@ func TestUnknownLeases(t *testing.T) {
 	for _, id := range []lease.ID{"", "nonsense", "aaaaaaaaaaaa", "../../etc/pass"} {
 		_, err := k.m.Stop(t.Context(), id)
 		require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err), "%q", id)
-		_, err = k.m.Start(t.Context(), id, remote.Command{Shell: "true"})
+		_, err = k.m.Start(t.Context(), id, "", remote.Command{Shell: "true"})
 		require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err), "%q", id)
 	}
 	_, err := k.m.Job(t.Context(), "aaaaaaaaaaaa-bbbbbbbb-c", 0)

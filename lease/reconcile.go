@@ -16,6 +16,7 @@ const (
 	beatEvery    = 5 * time.Second
 	guardSilence = 30 * time.Second
 	sweepEvery   = time.Hour
+	sweepFirst   = 20 * time.Second
 )
 
 // reconciler is the leader's memory between two passes. Losing it loses nothing
@@ -158,11 +159,14 @@ func (r *reconciler) due(leases []Lease, now time.Time) bool {
 }
 
 func (r *reconciler) sweepWhenDue(ctx context.Context, now time.Time) error {
-	if since := now.Sub(r.swept); !r.swept.IsZero() && since >= 0 && since < sweepEvery {
+	if r.swept.IsZero() {
+		r.swept = now.Add(sweepFirst - sweepEvery) // an agent's first question goes first
+	}
+	if since := now.Sub(r.swept); since >= 0 && since < sweepEvery {
 		return nil
 	}
 	r.swept = now
-	if err := r.m.sweep(ctx); err != nil {
+	if err := r.m.Sweep(ctx); err != nil {
 		return fmt.Errorf("sweep old SSH keys: %w", err)
 	}
 	return nil

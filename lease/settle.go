@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/gpulease/gpulease/lambda"
 )
 
 // settle writes a lease as ended: its cost is fixed, its reservation given back,
@@ -51,15 +53,21 @@ func (m *Manager) sweepKeys(ctx context.Context, chosen func(name string) bool) 
 	var errs []error
 	for _, k := range keys {
 		if chosen(k.Name) {
-			errs = append(errs, m.Cloud.DeleteSSHKey(ctx, k.ID))
+			if err := m.Cloud.DeleteSSHKey(ctx, k.ID); err != nil && !lambda.IsNotFound(err) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sweep removes the SSH keys of this ledger's ended leases that an earlier
-// process could not remove any more. Keys of other ledgers are never touched.
-func (m *Manager) sweep(ctx context.Context) error {
+// Sweep removes the SSH keys of this ledger's ended leases that a process could
+// not remove any more. Keys of other ledgers are never touched. A ledger that
+// has never had a lease asks the cloud nothing.
+func (m *Manager) Sweep(ctx context.Context) error {
+	if any, err := m.Store.List(ctx, 1); err != nil || len(any) == 0 {
+		return err
+	}
 	ledger, err := m.Store.LedgerID(ctx)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -57,13 +58,18 @@ func (m *Manager) usable(ctx context.Context, id ID) (Lease, remote.Target, erro
 }
 
 // Start starts a command as a detached job. The job runs on, whatever
-// disconnects.
-func (m *Manager) Start(ctx context.Context, id ID, c remote.Command) (Job, error) {
+// disconnects. call is the caller's own name for this very call: the same again
+// gives the same job and starts nothing. With "" each call is a new job.
+func (m *Manager) Start(ctx context.Context, id ID, call string, c remote.Command) (Job, error) {
 	l, t, err := m.usable(ctx, id)
 	if err != nil {
 		return Job{Lease: l}, err
 	}
 	suffix, err := randomText(m.Rand, jobIDLength)
+	if call != "" {
+		sum := sha256.Sum256([]byte(string(id) + "\x00" + call))
+		suffix, err = nameEncoding.EncodeToString(sum[:])[:jobIDLength], nil
+	}
 	if err != nil {
 		return Job{Lease: l}, &Error{Code: CodeInternal, Message: "a job id could not be made", LeaseID: id, Err: err}
 	}
@@ -172,7 +178,15 @@ func (m *Manager) machineError(op string, l Lease, err error) *Error {
 	case errors.Is(err, remote.ErrHostKey):
 		e.Code, e.Message = CodeHostKeyMismatch, op+": the machine shows another host key than the pinned one, so nothing was sent to it"
 		e.Next = "stop_lease and launch a new one; somebody may be in between, or the machine was rebuilt"
-	case errors.Is(err, remote.ErrInvalid), errors.Is(err, remote.ErrDirectory):
+	case errors.Is(err, remote.ErrDirectory):
+		e.Code, e.Message, e.Next = CodeInvalidInput, op+": that directory is not there on the machine", "make it with run_command, or send it with sync_files, and call again"
+	case errors.Is(err, remote.ErrConflict):
+		e.Code, e.Message, e.Next = CodeInvalidInput, op+": something else is in the way on the machine, and it was not replaced", "move it away with run_command, or choose another remote_dir"
+	case errors.Is(err, remote.ErrTooLarge):
+		e.Code, e.Message, e.Next = CodeInvalidInput, op+": it is too large", "leave files out with .gitignore or .gpuleaseignore and call again"
+	case errors.Is(err, remote.ErrNotEnded):
+		e.Retryable, e.Message, e.Next = true, op+": some of its processes are still there", "call cancel_job again; stop_lease ends everything"
+	case errors.Is(err, remote.ErrInvalid):
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": it cannot be done like this", "mend the argument named and call again"
 	case errors.Is(err, remote.ErrStorage):
 		e.Message, e.Next = op+": the machine could not store it", "free some space in the home directory of the machine with run_command"

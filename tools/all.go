@@ -27,7 +27,7 @@ type Changer interface {
 
 // Worker is what tools do on a lease's machine.
 type Worker interface {
-	Start(ctx context.Context, id lease.ID, c remote.Command) (lease.Job, error)
+	Start(ctx context.Context, id lease.ID, call string, c remote.Command) (lease.Job, error)
 	Job(ctx context.Context, jobID string, wait time.Duration) (lease.Job, error)
 	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
 	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)

@@ -93,7 +93,7 @@ func (d *desk) Status(ctx context.Context, l lease.Lease) lease.Status {
 	return lease.Status{Lease: l, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
 }
 
-func (d *desk) Start(_ context.Context, _ lease.ID, c remote.Command) (lease.Job, error) {
+func (d *desk) Start(_ context.Context, _ lease.ID, _ string, c remote.Command) (lease.Job, error) {
 	return d.start(c)
 }
 

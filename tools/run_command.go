@@ -53,7 +53,7 @@ func runCommand(l interface {
 		Annotations: Annotations{Destructive: true, OpenWorld: true},
 		AlwaysLoad:  true,
 	}, func(ctx context.Context, in runIn) (runOut, error) {
-		job, err := l.Start(ctx, in.LeaseID, remote.Command{
+		job, err := l.Start(ctx, in.LeaseID, CallID(ctx), remote.Command{
 			Shell: in.Command, Dir: in.Cwd, Env: in.Env, Timeout: time.Duration(in.TimeoutSeconds) * time.Second,
 		})
 		if err != nil {

@@ -64,7 +64,7 @@ func completeProject(ctx context.Context, o *demo.Options) error {
 		if err != nil {
 			return err
 		}
-		o.Project, o.Command = dir, "go test -count=1 "+ourPackage
+		o.Project, o.Command = dir, "set -o pipefail; go test -count=1 -v "+ourPackage+" | grep -E '^(--- |ok|FAIL|panic)'"
 	}
 	dir, err := filepath.Abs(o.Project)
 	if err != nil {

@@ -20,6 +20,7 @@ const (
 	keeperTick    = time.Second
 	keeperStarts  = 3 * time.Second // how long a keeper tries to get its lock: a server may just be looking at it
 	keeperLogSize = 1 << 20
+	keeperSweep   = 10 * time.Second
 )
 
 func (s *settings) keeperLock() *flock.Flock {
@@ -68,6 +69,12 @@ func (a *app) untilNothingLives(ctx context.Context) error {
 	for {
 		live, err := a.store.Live(ctx)
 		if err == nil && len(live) == 0 {
+			// What a killed server could not tidy up any more is ours to tidy.
+			sweepCtx, cancel := context.WithTimeout(ctx, keeperSweep)
+			defer cancel()
+			if err := a.manager.Sweep(sweepCtx); err != nil {
+				a.log.Warn("old SSH keys stay in the account for now", "err", err)
+			}
 			return nil
 		}
 		select {

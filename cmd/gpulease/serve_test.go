@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
@@ -32,8 +33,6 @@ func TestTheWholeLoopThroughAnMCPClient(t *testing.T) {
 	a = h.until(id, "ready")
 	require.Contains(t, a.Guard, "keeper", "a keeper was started before the launch")
 
-	project := t.TempDir()
-	_ = project
 	a = h.ok("run_command", map[string]any{
 		"lease_id": id, "command": `echo "out $WORD"; pwd; echo err >&2; exit 3`, "cwd": ".", "env": map[string]any{"WORD": "two words"}, "wait_seconds": 20,
 	})
@@ -43,6 +42,16 @@ func TestTheWholeLoopThroughAnMCPClient(t *testing.T) {
 
 	a = h.ok("run_command", map[string]any{"lease_id": id, "command": "sleep 600", "timeout_seconds": 1, "wait_seconds": 20})
 	require.Equal(t, "timeout", a.Reason)
+
+	// A host that sends the same call again does not run the command twice.
+	twice := callParams("run_command", map[string]any{"lease_id": id, "command": "echo once >> count; cat count", "wait_seconds": 20})
+	twice.Meta = mcp.Meta{"claudecode/toolUseId": "toolu_1"}
+	for range 2 {
+		res, err := h.session.CallTool(t.Context(), twice)
+		require.NoError(t, err)
+		require.False(t, res.IsError)
+		require.Equal(t, "once\n", res.StructuredContent.(map[string]any)["stdout"])
+	}
 
 	// A server that starts later sees the lease and can stop it.
 	require.NoError(t, h.session.Close())

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 )
 
@@ -72,7 +74,19 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	// Whatever failed, the machine is given back and the server ends.
 	cleanCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
-	return errors.Join(err, loop.giveBack(cleanCtx), a.close(), loop.leftovers())
+	return errors.Join(err, loop.giveBack(cleanCtx), a.close(), keeperEnds(cleanCtx, filepath.Join(work, "state")), loop.leftovers())
 }
 
 const cleanUpTimeout = 90 * time.Second
+
+// keeperEnds waits until the keeper that the server has started is gone. It
+// ends by itself when no lease is alive.
+func keeperEnds(ctx context.Context, stateDir string) error {
+	lock := flock.New(filepath.Join(stateDir, "keeper.lock"))
+	ctx, cancel := context.WithTimeout(ctx, exitWait)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return fmt.Errorf("step clean-up: the keeper has not ended: %w", err)
+	}
+	return lock.Close()
+}
