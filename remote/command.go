@@ -114,7 +114,7 @@ func (c Command) parcel() ([]byte, error) {
 // before Env can change PATH.
 func (c Command) script() string {
 	var b strings.Builder
-	b.WriteString(`{ read -r gl_stat <"/proc/$$/stat"; } 2>/dev/null` + "\n")
+	b.WriteString(`{ read -r gl_stat <"${GPULEASE_PROC:-/proc}/$$/stat"; } 2>/dev/null` + "\n")
 	b.WriteString(`echo "$$ ${gl_stat##*) }" >"${0%/*}/main"` + "\n")
 	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n") // see launch in job.sh
 	if c.Shell != "" {

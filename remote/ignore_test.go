@@ -21,6 +21,13 @@ func TestIgnoreMeansWhatGitMeans(t *testing.T) {
 		"x/build2", "foo/bar", "foo/baz/bar", "z/foo/bar", "#hash", "!bang", "sp ace", "trail ", "[b]", "abc", "adc", "a-c",
 		"ü/x", "x.ü", `back\s`, "dir/.hidden", ".hidden", "a*b", "deep/1/2/3/end", "end",
 	}
+	dir := t.TempDir()
+	for _, p := range paths {
+		file := filepath.Join(dir, p)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, nil, 0o644))
+	}
+	require.NoError(t, exec.Command("git", "init", "-q", dir).Run())
 	for _, patterns := range []string{
 		"a", "/a", "*.log", "dir", "dir/", "/dir/a", "dir/a", "dir/*", "dir/**", "**/a", "**/foo/bar", "foo/**/bar", "foo/*/bar",
 		"build/", "build", "*\n!a.log", "dir/\n!dir/a", "dir/*\n!dir/a", `\#hash`, `\!bang`, "#hash", "sp ace", "trail ", `trail\ `,
@@ -29,15 +36,8 @@ func TestIgnoreMeansWhatGitMeans(t *testing.T) {
 		"a\r\nb.txt\r", "[[:alpha:]].log",
 	} {
 		t.Run(strings.ReplaceAll(patterns, "\n", "+"), func(t *testing.T) {
-			dir := t.TempDir()
-			for _, p := range paths {
-				file := filepath.Join(dir, p)
-				require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-				require.NoError(t, os.WriteFile(file, nil, 0o644))
-			}
 			list := filepath.Join(t.TempDir(), "patterns")
 			require.NoError(t, os.WriteFile(list, []byte(patterns+"\n"), 0o644))
-			require.NoError(t, exec.Command("git", "init", "-q", dir).Run())
 			out, err := exec.Command("git", "-C", dir, "ls-files", "-o", "-z", "--exclude-from", list).Output()
 			require.NoError(t, err)
 			want := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")

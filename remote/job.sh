@@ -56,7 +56,9 @@ ident() { # gl_ident: what tells this process from a later one with the same pid
 		set -- ${gl_stat##*) }
 		case $1 in [ZXx]) ;; *) gl_ident=${20} ;; esac
 	else
-		gl_ident=$(ps -o lstart= -p "$1" 2>/dev/null | tr -s ' ' _)
+		# The supervisor's arguments name the job. Its start time would do, but ps computes that anew each time, and the
+		# second may differ.
+		gl_ident=$(ps -o args= -p "$1" 2>/dev/null | tr -s ' ' _)
 	fi
 }
 
