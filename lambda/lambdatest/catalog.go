@@ -60,7 +60,8 @@ type Catalog struct {
 
 // LoadCatalog reads a catalogue from a JSON file: an object with regions, types
 // and images. A list that is missing is taken from [DefaultCatalog]. Unknown
-// fields, types without a price and regions that are not listed are errors.
+// fields, types without a price and regions that are not listed are errors, so
+// whoever lists regions lists types too.
 func LoadCatalog(path string) (*Catalog, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -72,7 +73,8 @@ func LoadCatalog(path string) (*Catalog, error) {
 	if err := dec.Decode(c); err != nil {
 		return nil, fmt.Errorf("read catalogue %s: %w", path, err)
 	}
-	if len(c.Regions) == 0 {
+	ownRegions := len(c.Regions) > 0
+	if !ownRegions {
 		c.Regions = d.Regions
 	}
 	if len(c.Types) == 0 {
@@ -80,6 +82,11 @@ func LoadCatalog(path string) (*Catalog, error) {
 	}
 	if len(c.Images) == 0 {
 		c.Images = d.Images
+		for n := range c.Images {
+			if ownRegions { // where the defaults are does not exist
+				c.Images[n].Regions = nil
+			}
+		}
 	}
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("read catalogue %s: %w", path, err)
@@ -177,7 +184,8 @@ func (i Image) in(region string) bool {
 // id is the image's id in a region: the same in every run.
 func (i Image) id(region string) string {
 	h := sha256.Sum256([]byte(i.Family + "|" + i.Version + "|" + archOr(i.Architecture) + "|" + region))
-	return fmt.Sprintf("%x-%x-4%x-8%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])[:36]
+	h[6], h[8] = h[6]&0x0f|0x40, h[8]&0x0f|0x80 // the form of a random UUID
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
 // image finds an image by id or family for a type in a region. With neither it

@@ -78,7 +78,7 @@ type Config struct {
 	// Wrap goes around the handler, for instance to validate every exchange.
 	Wrap func(http.Handler) http.Handler
 	// Logf gets one line for each request and each event; nil means nowhere. No
-	// secret is in them.
+	// secret is in them. It must not call the server.
 	Logf func(format string, args ...any)
 
 	catalogGiven bool

@@ -94,7 +94,7 @@ func TestInstanceIsAnSSHHost(t *testing.T) {
 	before, _ := c.sim.Instance(id)
 	_, err = c.sshTo(id, login, host.PublicKey(), "setsid sleep 600 >/dev/null 2>&1 </dev/null & echo")
 	require.NoError(t, err)
-	require.NotEmpty(t, c.sim.Machine(id).Processes())
+	require.Eventually(t, func() bool { return len(c.sim.Machine(id).Processes()) > 0 }, 5*time.Second, 10*time.Millisecond)
 	c.do("POST", "/instance-operations/restart", `{"instance_ids":["`+id+`"]}`).ok(t)
 	c.sim.Advance(time.Second)
 	_, err = c.sshTo(id, login, host.PublicKey(), "true")

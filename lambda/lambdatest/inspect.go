@@ -3,7 +3,10 @@ package lambdatest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // Instance is how the simulator sees an instance: more than the API shows.
@@ -228,8 +231,8 @@ func (s *Server) Launch(o Order) (id string, err error) {
 		o.Key = "console"
 	}
 	if s.key(o.Key) == nil {
-		public, _ := generateKey(o.Key)
-		s.acct.Keys = append(s.acct.Keys, &Key{ID: s.newID(), Name: o.Key, PublicKey: public})
+		public := ssh.MarshalAuthorizedKey(newHostKey().PublicKey()) // nobody has the private half
+		s.acct.Keys = append(s.acct.Keys, &Key{ID: s.newID(), Name: o.Key, PublicKey: strings.TrimSpace(string(public))})
 	}
 	i, e := s.start(now, launchOrder{region: o.Region, typ: o.Type, name: o.Name, keys: []string{o.Key}, tags: o.Tags}, nil)
 	s.save()

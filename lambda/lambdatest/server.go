@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // Server is one simulated account at Lambda. It is an http.Handler by itself;
@@ -27,8 +29,10 @@ type Server struct {
 	ctx    context.Context // ends with Close: releases requests that hang
 	cancel context.CancelFunc
 	http   *http.Server
-	served chan struct{} // closed when the accept loop has ended
-	hosts  hosts
+	// stateLock keeps the state file to this simulator.
+	stateLock *flock.Flock
+	served    chan struct{} // closed when the accept loop has ended
+	hosts     hosts
 
 	mu       sync.Mutex
 	rng      *rand.Rand
@@ -74,14 +78,14 @@ func New(cfg Config) (*Server, error) {
 	s.acct = account{APIKey: cfg.APIKey, SSHPort: cfg.SSHPort, Catalog: cfg.Catalog.clone(), GlobalRules: openRules(),
 		NextAddress: s.rng.Uint32N(1 << 22)}
 	if err := s.load(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.unlock())
 	}
 	if s.acct.APIKey == "" {
 		s.acct.APIKey = randomKey()
 	}
 	if cfg.Scenario != nil {
 		if err := s.apply(cfg.Scenario); err != nil {
-			return nil, err
+			return nil, errors.Join(err, s.unlock())
 		}
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -91,7 +95,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	if err := s.startHosts(); err != nil {
 		s.cancel()
-		return nil, err
+		return nil, errors.Join(err, s.unlock())
 	}
 	return s, nil
 }
@@ -194,7 +198,7 @@ func (s *Server) Close() error {
 		errs = append(errs, srv.Close())
 		<-served
 	}
-	errs = append(errs, s.stopHosts())
+	errs = append(errs, s.stopHosts(), s.unlock())
 	return errors.Join(errs...)
 }
 

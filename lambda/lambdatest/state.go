@@ -7,13 +7,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/gofrs/flock"
 )
+
+// unlock lets another simulator have the state file.
+func (s *Server) unlock() error {
+	if s.stateLock == nil {
+		return nil
+	}
+	return s.stateLock.Close()
+}
 
 // load takes the account from the state file, if there is one. What the
 // configuration gives wins over what was kept.
 func (s *Server) load() error {
 	if s.cfg.StateFile == "" {
 		return nil
+	}
+	s.stateLock = flock.New(s.cfg.StateFile + ".lock")
+	if ok, err := s.stateLock.TryLock(); err != nil || !ok {
+		return errors.Join(fmt.Errorf("simulated cloud: state file %s: another simulator has it", s.cfg.StateFile), err)
 	}
 	data, err := os.ReadFile(s.cfg.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {

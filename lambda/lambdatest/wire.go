@@ -39,7 +39,7 @@ func (s *Server) instanceJSON(i *instance, now time.Time) object {
 		}
 	}
 	ip, private, hostname, token, url := "", "", i.Hostname, "", ""
-	if reached(i.IPAt, now) {
+	if end := i.endedAt(now); reached(i.IPAt, now) && (end.IsZero() || i.IPAt.Before(end)) {
 		ip, private = i.IP, i.PrivateIP
 		token = i.JupyterToken
 		url = fmt.Sprintf("https://%s-0.lambdaspaces.com/?token=%s", i.ID, token)
