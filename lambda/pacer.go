@@ -252,7 +252,8 @@ func (p *Pacer) settle(class Class, verdict error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.queue {
-		if len(p.queue[c]) > 0 && c != int(class) {
+		// A launch that waits for its own slot is not passed over: it could not go.
+		if c != int(class) && len(p.queue[c]) > 0 && time.Until(p.nextTry[kindOf(Class(c))]) <= 0 {
 			p.passed[c]++
 		}
 	}
