@@ -80,10 +80,14 @@ func (s *settings) examine(ctx context.Context, opts ...lambda.Option) (doctor.R
 	return doctor.Run(ctx, cfg), nil
 }
 
+// patience is how long a person who asked is kept waiting for an API that does
+// not answer.
+var patience = lambda.RetryPolicy{Initial: 500 * time.Millisecond, Max: 4 * time.Second, Multiplier: 2, Jitter: 0.5, Elapsed: 10 * time.Second}
+
 // reader is a client for commands that only read. It returns the type that has
 // no changing call.
 func (s *settings) reader(key lambda.Key, opts ...lambda.Option) (doctor.Cloud, error) {
-	c, err := lambda.New(key, append([]lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version)}, opts...)...)
+	c, err := lambda.New(key, append([]lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version), lambda.WithRetry(patience)}, opts...)...)
 	if err != nil {
 		return nil, err // not c, which would be a nil pointer in an interface that is not nil
 	}
