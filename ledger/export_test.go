@@ -11,5 +11,12 @@ func (db *DB) LimitPages(ctx context.Context, n int) error {
 	return err
 }
 
+// Unsynced makes writes survive only the end of the process, not of the machine: a disk that is busy with others would be most of a
+// long test.
+func (db *DB) Unsynced(ctx context.Context) error {
+	_, err := db.writer.ExecContext(ctx, "PRAGMA synchronous = OFF")
+	return err
+}
+
 // SchemaVersion is the version that this package writes.
 const SchemaVersion = schemaVersion

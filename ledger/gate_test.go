@@ -98,6 +98,7 @@ func TestGateIsLikeTheLocalOne(t *testing.T) {
 		c := newClock()
 		db, err := ledger.Open(t.Context(), path, ledger.Options{Now: c.Now})
 		require.NoError(r, err)
+		require.NoError(r, db.Unsynced(t.Context()))
 		defer func() { require.NoError(r, db.Close()) }()
 		account := string(newID())
 		ours, local := db.Gate(account), lambda.NewGate(c.Now)

@@ -1,0 +1,185 @@
+package ledger_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// model is the ledger as a list.
+type model struct {
+	leases      []lease.Lease
+	corrections map[lease.ID]policy.Money
+}
+
+// totals adds up what the ledger should say, the slow way. principal "" is everybody.
+func (m *model) totals(principal string, except lease.ID, at time.Time, p lease.Periods) (t policy.Totals) {
+	for _, l := range m.leases {
+		if l.ID == except || principal != "" && l.Principal != principal {
+			continue
+		}
+		if l.CreatedAt.After(at.Add(-time.Hour)) {
+			t.LaunchesLastHour++
+		}
+		amount := l.Reserved
+		if l.State == lease.Ended {
+			amount = l.Cost + m.corrections[l.ID]
+		} else {
+			t.Leases++
+			t.GPUs += l.GPUs
+			t.BurnPerHour += l.Price
+		}
+		t.Lifetime += amount
+		for _, period := range []struct {
+			start time.Time
+			sum   *policy.Money
+		}{{p.Day, &t.Day}, {p.Week, &t.Week}, {p.Month, &t.Month}} {
+			if l.State != lease.Ended || !l.EndedAt.Before(period.start) {
+				*period.sum += amount
+			}
+		}
+	}
+	return t
+}
+
+func (m *model) usage(principal string, except lease.ID, at time.Time, p lease.Periods) policy.Usage {
+	return policy.Usage{Account: m.totals("", except, at, p), Principal: m.totals(principal, except, at, p)}
+}
+
+func periodsAt(at time.Time) lease.Periods {
+	y, m, d := at.Date()
+	return lease.Periods{
+		Day:   time.Date(y, m, d, 0, 0, 0, 0, time.UTC),
+		Week:  time.Date(y, m, d-(int(at.Weekday())+6)%7, 0, 0, 0, 0, time.UTC),
+		Month: time.Date(y, m, 1, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+// Whatever happens, in whatever order: what is handed to decide is what the leases add up to, and a cap that it keeps is kept.
+func TestUsageIsTheSum(t *testing.T) {
+	principals := []string{"alice", "bob", "carol"}
+	empty := filepath.Join(t.TempDir(), "empty.db")
+	db, err := ledger.Open(t.Context(), empty, ledger.Options{})
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	blank, err := os.ReadFile(empty)
+	require.NoError(t, err)
+	rapid.Check(t, func(r *rapid.T) {
+		c := newClock()
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		require.NoError(r, os.WriteFile(path, blank, 0o600))
+		var db *ledger.DB
+		reopen := func() {
+			var err error
+			db, err = ledger.Open(t.Context(), path, ledger.Options{Now: c.Now})
+			require.NoError(r, err)
+			require.NoError(r, db.Unsynced(t.Context()))
+		}
+		reopen()
+		defer func() { require.NoError(r, db.Close()) }()
+		m := &model{corrections: map[lease.ID]policy.Money{}}
+		limit := policy.Money(rapid.IntRange(0, 3000).Draw(r, "cap"))
+
+		// decide keeps the lifetime total under the cap, and checks what it is told.
+		decide := func(principal string, except lease.ID, more policy.Money) func(policy.Usage) policy.Decision {
+			return func(u policy.Usage) policy.Decision {
+				require.Equal(r, m.usage(principal, except, c.Now(), periodsAt(c.Now())), u)
+				if u.Account.Lifetime+more > limit {
+					return policy.Decision{Verdict: policy.Deny}
+				}
+				return policy.Decision{Verdict: policy.Allow}
+			}
+		}
+		pick := func(r *rapid.T, live bool) *lease.Lease {
+			var fit []*lease.Lease
+			for i := range m.leases {
+				if (m.leases[i].State != lease.Ended) == live {
+					fit = append(fit, &m.leases[i])
+				}
+			}
+			if len(fit) == 0 {
+				r.Skip("none")
+			}
+			return rapid.SampledFrom(fit).Draw(r, "lease")
+		}
+		amount := rapid.Custom(func(r *rapid.T) policy.Money { return policy.Money(rapid.IntRange(0, 800).Draw(r, "µ$")) })
+
+		r.Repeat(map[string]func(*rapid.T){
+			"time passes": func(r *rapid.T) {
+				hours := rapid.IntRange(-2, 24*20).Draw(r, "hours") // now and then backwards
+				c.add(time.Duration(hours)*time.Hour + time.Duration(rapid.IntRange(0, 3_600_000).Draw(r, "ms"))*time.Millisecond)
+			},
+			"reserve": func(r *rapid.T) {
+				l := intent(rapid.SampledFrom(principals).Draw(r, "principal"), amount.Draw(r, "hold"))
+				l.State = rapid.SampledFrom([]lease.State{lease.WaitingCapacity, lease.AwaitingApproval, lease.Launching}).Draw(r, "state")
+				l.GPUs, l.CreatedAt = rapid.IntRange(0, 8).Draw(r, "gpus"), c.Now()
+				res, err := db.Reserve(t.Context(), l, c.Now(), periodsAt(c.Now()), decide(l.Principal, "", l.Reserved))
+				require.NoError(r, err)
+				if res.Decision.Verdict == policy.Allow {
+					m.leases = append(m.leases, res.Lease)
+				}
+			},
+			"reserve anew": func(r *rapid.T) {
+				was := pick(r, true)
+				l := *was
+				l.Reserved = amount.Draw(r, "hold")
+				got, d, err := db.Rereserve(t.Context(), l, c.Now(), periodsAt(c.Now()), "", decide(l.Principal, l.ID, l.Reserved))
+				require.NoError(r, err)
+				if d.Verdict == policy.Allow {
+					*was = got
+				}
+			},
+			"give back": func(r *rapid.T) {
+				l := pick(r, true)
+				next := *l
+				next.Reserved = min(next.Reserved, amount.Draw(r, "hold"))
+				got, err := db.Update(t.Context(), next, "")
+				require.NoError(r, err)
+				*l = got
+			},
+			"end": func(r *rapid.T) {
+				l := pick(r, true)
+				next := *l
+				next.State, next.Reserved, next.Cost, next.EndedAt = lease.Ended, 0, policy.Money(rapid.Int64Range(0, int64(l.Reserved)).Draw(r, "cost")), c.Now()
+				got, err := db.Update(t.Context(), next, "")
+				require.NoError(r, err)
+				*l = got
+			},
+			"correct": func(r *rapid.T) {
+				l := pick(r, false)
+				by := policy.Money(rapid.Int64Range(-int64(l.Cost), 0).Draw(r, "by")) // a rise would break the cap, rightly
+				err := db.Correct(t.Context(), l.ID, by, c.Now(), "")
+				if l.Cost+m.corrections[l.ID]+by < 0 {
+					require.ErrorIs(r, err, ledger.ErrInvalid)
+					return
+				}
+				require.NoError(r, err)
+				m.corrections[l.ID] += by
+			},
+			"reopen": func(r *rapid.T) {
+				require.NoError(r, db.Close())
+				reopen()
+			},
+			"": func(r *rapid.T) {
+				for _, p := range principals {
+					u, err := db.Usage(t.Context(), p, c.Now(), periodsAt(c.Now()))
+					require.NoError(r, err)
+					require.Equal(r, m.usage(p, "", c.Now(), periodsAt(c.Now())), u)
+					require.LessOrEqual(r, u.Account.Lifetime, limit)
+				}
+			},
+		})
+		all, err := db.List(t.Context(), 0)
+		require.NoError(r, err)
+		require.Len(r, all, len(m.leases))
+		require.NoError(r, db.Verify(t.Context()))
+	})
+}
