@@ -202,7 +202,7 @@ func TestHostKeysDeleted(t *testing.T) {
 		own := h.HostKey()
 		eventually(t, "cloud-init ends", h.CloudInitDone)
 		require.NotEqual(t, own, h.HostKey())
-		require.Zero(t, h.run(t, "true").code)
+		require.Zero(t, h.runAnew(t, "true").code)
 	})
 	t.Run("None", func(t *testing.T) {
 		h := booted(t, "#cloud-config\nssh_deletekeys: true\nssh_genkeytypes: []\n")

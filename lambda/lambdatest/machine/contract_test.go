@@ -82,6 +82,7 @@ func openSSH(t *testing.T) target {
 		return path
 	}
 	port := freePort(t)
+	// From the second level on, bash leaves this user's .bashrc alone.
 	config := file("config", fmt.Sprintf(`Port %d
 ListenAddress 127.0.0.1
 HostKey %s
@@ -93,6 +94,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 AcceptEnv LANG LC_*
+SetEnv SHLVL=2
 Subsystem sftp internal-sftp
 `, port, file("host_key", hostKey.pem), file("authorized_keys", key.authorized)))
 	var log bytes.Buffer
@@ -141,6 +143,7 @@ func missing(t *testing.T, program string) {
 }
 
 func (x target) testCommands(t *testing.T) {
+	c := x.dial(t)
 	for name, tc := range map[string]struct {
 		command, stdin string
 		want           result
@@ -162,11 +165,11 @@ func (x target) testCommands(t *testing.T) {
 		"OwnSession":        {`[ "$(ps -o sid= -p $$ | tr -d ' ')" = $$ ] && echo leader`, "", result{stdout: "leader\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tc.want, run(t, x.dial(t), tc.command, strings.NewReader(tc.stdin)))
+			require.Equal(t, tc.want, run(t, c, tc.command, strings.NewReader(tc.stdin)))
 		})
 	}
 	t.Run("Shell", func(t *testing.T) {
-		s, err := x.dial(t).NewSession()
+		s, err := c.NewSession()
 		require.NoError(t, err)
 		var out bytes.Buffer
 		s.Stdout, s.Stdin = &out, strings.NewReader("x=1\necho $((x + 1))\nexit 6\n")

@@ -34,7 +34,7 @@ func TestRefuse(t *testing.T) {
 		}
 		return err == nil
 	})
-	require.Equal(t, "done\n", h.run(t, "while [ ! -e marker ]; do sleep 0.02; done; cat marker").stdout, "commands ran on")
+	require.Equal(t, "done\n", h.runAnew(t, "while [ ! -e marker ]; do sleep 0.02; done; cat marker").stdout, "commands ran on")
 }
 
 // TestRefusePortTaken: somebody sits at the port when the machine comes back.
@@ -113,7 +113,7 @@ func TestSetHostKey(t *testing.T) {
 	_, err := connect(h.Addr(), before)
 	require.ErrorContains(t, err, "host key mismatch")
 	require.Equal(t, "on\n", run(t, c, "echo on", nil).stdout, "connections of before stay")
-	require.Zero(t, h.run(t, "true").code)
+	require.Zero(t, h.runAnew(t, "true").code)
 }
 
 // TestTwoMachines: each has its address, and both have the same port.
@@ -177,15 +177,15 @@ func TestLoopback(t *testing.T) {
 		t.Skip("this system has one loopback address")
 	}
 	seen := map[string]bool{}
-	for _, base := range []uint32{0, 1 << 20, 1<<32 - 100_000} {
+	for _, base := range []uint32{0, 1 << 20, 1<<32 - 20_000} {
 		clear(seen)
-		for n := range uint32(100_000) {
+		for n := range uint32(20_000) {
 			a := machine.Loopback(base + n)
-			require.False(t, seen[a], a)
-			seen[a] = true
 			ip := net.ParseIP(a).To4()
-			require.NotNil(t, ip, a)
-			require.True(t, ip.IsLoopback() && ip[1] != 0 && ip[3] != 0 && ip[3] != 255, a)
+			if seen[a] || ip == nil || !ip.IsLoopback() || ip[1] == 0 || ip[3] == 0 || ip[3] == 255 {
+				t.Fatalf("the address of %d is %s", base+n, a)
+			}
+			seen[a] = true
 		}
 	}
 }

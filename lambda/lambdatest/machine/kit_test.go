@@ -48,14 +48,16 @@ func newKey(t *testing.T) keyPair {
 // host is a machine and the key that opens it.
 type host struct {
 	*machine.Machine
-	key keyPair
-	id  string
+	key  keyPair
+	id   string
+	t    *testing.T // the test that started it
+	kept *ssh.Client
 }
 
 // start starts a machine and closes it at the end of the test.
 func start(t *testing.T, change ...func(*machine.Config)) *host {
 	t.Helper()
-	h := &host{key: newKey(t)}
+	h := &host{key: newKey(t), t: t}
 	c := machine.Config{
 		ID:             "test-" + strings.ToLower(rand.Text()),
 		Dir:            filepath.Join(t.TempDir(), "machine"),
@@ -135,7 +137,17 @@ func run(t *testing.T, c *ssh.Client, command string, stdin io.Reader) result {
 	return r
 }
 
+// run runs a command over a connection that is kept for all of them.
 func (h *host) run(t *testing.T, command string) result {
+	t.Helper()
+	if h.kept == nil {
+		h.kept = h.dial(h.t)
+	}
+	return run(t, h.kept, command, nil)
+}
+
+// runAnew runs a command over a connection of its own.
+func (h *host) runAnew(t *testing.T, command string) result {
 	t.Helper()
 	return run(t, h.dial(t), command, nil)
 }
