@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. 
 
 func newServe(s *settings) *cobra.Command {
 	var keep bool
+	var roots []string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve MCP over standard input and output",
@@ -40,9 +43,9 @@ deadlines; the next server on the same state directory sees them and can stop th
 			if err != nil {
 				return err
 			}
-			roots, err := workRoots()
+			roots, err := workRoots(roots)
 			if err != nil {
-				return err
+				return errors.Join(err, a.close())
 			}
 			srv, err := server.New(server.Config{
 				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
@@ -57,15 +60,28 @@ deadlines; the next server on the same state directory sees them and can stop th
 		},
 	}
 	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
+	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from; may be repeated (default: where the server was started)")
 	return c
 }
 
-// workRoots are the directories that agents may send from: the one in which the
-// server was started.
-func workRoots() ([]string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, fmt.Errorf("find the directory in which the server was started: %w", err)
+// workRoots are the local directories that agents may send from.
+func workRoots(given []string) ([]string, error) {
+	if len(given) == 0 {
+		given = []string{"."}
 	}
-	return []string{dir}, nil
+	roots := make([]string, 0, len(given))
+	for _, dir := range given {
+		abs, err := filepath.Abs(dir)
+		if err == nil {
+			abs, err = filepath.EvalSymlinks(abs)
+		}
+		if err != nil {
+			return nil, usageError(fmt.Errorf("--root %s: %w", dir, err))
+		}
+		if st, err := os.Stat(abs); err != nil || !st.IsDir() {
+			return nil, usageError(fmt.Errorf("--root %s: not a directory", dir))
+		}
+		roots = append(roots, abs)
+	}
+	return roots, nil
 }
