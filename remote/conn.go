@@ -178,6 +178,7 @@ func (n *conn) perform(running *session, e execution) (int, error) {
 		return 0, context.Canceled
 	}
 	if err := s.Start(e.command); err != nil {
+		n.close()
 		return 0, n.lost(err)
 	}
 	err = s.Wait()
@@ -188,6 +189,13 @@ func (n *conn) perform(running *session, e execution) (int, error) {
 		n.touch()
 		return exit.ExitStatus(), nil
 	case errors.As(err, &missing):
+		// Either the connection broke, which n.gone tells in a moment, or only this command was killed.
+		timer := time.NewTimer(200 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-n.gone:
+		case <-timer.C:
+		}
 		return 0, n.lost(err)
 	}
 	// Anything else comes from copying stdin to a command that ended without reading it all.
@@ -205,6 +213,8 @@ func (n *conn) open() (*ssh.Session, error) {
 		}
 		var refused *ssh.OpenChannelError
 		if !errors.As(err, &refused) {
+			// It is broken, even if that has not got around: the next call must not be given it again.
+			n.close()
 			return nil, n.lost(err)
 		}
 		timer := time.NewTimer(delay)
