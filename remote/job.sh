@@ -265,16 +265,16 @@ watch() { # ends the job at its timeout or when it has written too much
 supervise() { # stage
 	mkdir "$gl_job/claim" 2>/dev/null || exit 0
 	mv -f "$1/cmd" "$1/opt" "$1/command" "$1/stdin" "$gl_job/"
-	rm -rf "$1"
 	. "$gl_job/opt"
 	# 9 is both ends of the fifo: the open does not block, and readers see the end when this process goes.
 	mkfifo "$gl_job/done" && exec 9<>"$gl_job/done"
 	: >"$gl_job/stdout"
 	: >"$gl_job/stderr"
 	: >"$gl_job/main" # made here for its mode
+	printf '%64s\n' '' >"$gl_job/exit.new" # so that the end can be written down even when the job has filled the disk
 	boot
 	ident $$
-	echo "$$ $gl_ident $gl_boot $(date +%s.%N)" >"$gl_job/pid.new" && mv -f "$gl_job/pid.new" "$gl_job/pid" || exit 1
+	echo "$$ $gl_ident $gl_boot $(date +%s.%N)" >"$gl_job/pid" || exit 1
 	echo started
 	exec >/dev/null
 	oomkills
@@ -308,7 +308,7 @@ supervise() { # stage
 		oomkills
 		[ "$gl_code" -eq 137 ] && [ "$gl_ooms" != "$gl_before" ] && gl_reason=oom
 	fi
-	echo "$gl_code $gl_ended $gl_reason" >"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
+	echo "$gl_code $gl_ended $gl_reason" 1<>"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
 	exec 9>&-
 	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done"
 }
