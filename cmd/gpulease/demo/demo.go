@@ -15,8 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gofrs/flock"
-
+	"github.com/gpulease/gpulease/cmd/gpulease/agent"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 )
 
@@ -74,19 +73,14 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	// Whatever failed, the machine is given back and the server ends.
 	cleanCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
-	return errors.Join(err, loop.giveBack(cleanCtx), a.close(), keeperEnds(cleanCtx, filepath.Join(work, "state")), loop.leftovers())
+	return errors.Join(err, loop.giveBack(cleanCtx), a.Close(), keeperEnds(cleanCtx, work), loop.leftovers())
 }
 
 const cleanUpTimeout = 90 * time.Second
 
-// keeperEnds waits until the keeper that the server has started is gone. It
-// ends by itself when no lease is alive.
-func keeperEnds(ctx context.Context, stateDir string) error {
-	lock := flock.New(filepath.Join(stateDir, "keeper.lock"))
-	ctx, cancel := context.WithTimeout(ctx, exitWait)
-	defer cancel()
-	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return fmt.Errorf("step clean-up: the keeper has not ended: %w", err)
+func keeperEnds(ctx context.Context, work string) error {
+	if err := agent.KeeperEnds(ctx, filepath.Join(work, "state")); err != nil {
+		return fmt.Errorf("step clean-up: %w", err)
 	}
-	return lock.Close()
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpulease/gpulease/cmd/gpulease/agent"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/policy"
 )
@@ -17,67 +18,13 @@ import (
 // loop is the agent's way from question to receipt.
 type loop struct {
 	show    *show
-	agent   *agent
+	agent   *agent.Agent
 	options Options
 	cloud   *lambdatest.Server
 
 	lease string // once there is one
 	ended bool
 }
-
-// The parts of the tools' answers that the demo reads.
-type (
-	offers struct {
-		Offers []struct {
-			Type    string       `json:"instance_type"`
-			GPU     string       `json:"gpu"`
-			GPUs    int          `json:"gpus"`
-			Regions []string     `json:"regions"`
-			Price   policy.Money `json:"price_usd_per_hour"`
-			Allowed bool         `json:"allowed"`
-			Rule    string       `json:"rule"`
-			Longest int          `json:"longest_ttl_minutes"`
-		} `json:"offers"`
-		BudgetLeft policy.Money `json:"budget_left_usd"`
-	}
-	quote struct {
-		Decision  string       `json:"decision"`
-		WorstCase policy.Money `json:"worst_case_usd"`
-		Why       string       `json:"why"`
-	}
-	leaseAnswer struct {
-		Lease    string       `json:"lease_id"`
-		State    string       `json:"state"`
-		Reason   string       `json:"reason"`
-		Detail   string       `json:"detail"`
-		Rate     policy.Money `json:"price_usd_per_hour"`
-		Cost     policy.Money `json:"cost_usd"`
-		Reserved policy.Money `json:"reserved_usd"`
-		Deadline string       `json:"deadline"`
-		Guard    string       `json:"guard"`
-		Seconds  int64        `json:"billed_seconds"`
-		Warnings []string     `json:"warnings"`
-	}
-	jobAnswer struct {
-		Job      string  `json:"job_id"`
-		State    string  `json:"state"`
-		Exit     *int    `json:"exit_code"`
-		Stdout   string  `json:"stdout"`
-		Stderr   string  `json:"stderr"`
-		Duration float64 `json:"duration_seconds"`
-	}
-	pageAnswer struct {
-		State string `json:"state"`
-		Exit  *int   `json:"exit_code"`
-		Data  string `json:"data"`
-		Next  int64  `json:"next_offset"`
-		EOF   bool   `json:"eof"`
-	}
-	pushAnswer struct {
-		Files int   `json:"files_sent"`
-		Bytes int64 `json:"bytes_sent"`
-	}
-)
 
 type receipt struct {
 	Lease     string       `json:"lease_id"`
@@ -90,7 +37,7 @@ type receipt struct {
 // must calls a tool and decodes its answer; a refusal is a failure of the step.
 func (l *loop) must(ctx context.Context, name, tool string, args map[string]any, into any) error {
 	began := time.Now()
-	a, err := l.agent.call(ctx, tool, args)
+	a, err := l.agent.Call(ctx, tool, args)
 	if err != nil {
 		return fmt.Errorf("step %s: %w", name, err)
 	}
@@ -126,7 +73,7 @@ func (l *loop) run(ctx context.Context) error {
 // capacity asks what is free and takes the cheapest GPU that the policy allows.
 func (l *loop) capacity(ctx context.Context) (string, error) {
 	l.show.head("What is free, and what does it cost?", "list_capacity")
-	var o offers
+	var o agent.Offers
 	if err := l.must(ctx, "list_capacity", "list_capacity", nil, &o); err != nil {
 		return "", err
 	}
@@ -156,7 +103,7 @@ func (l *loop) decide(ctx context.Context, typ string) error {
 	args := map[string]any{"type": typ, "ttl_minutes": 24 * 60}
 	l.show.head("The policy decides before anything is billed", `launch_lease {"type": "`+typ+`", "ttl_minutes": 1440}`)
 	began := time.Now()
-	a, err := l.agent.call(ctx, "launch_lease", args)
+	a, err := l.agent.Call(ctx, "launch_lease", args)
 	if err != nil {
 		return fmt.Errorf("step refusal: %w", err)
 	}
@@ -167,7 +114,7 @@ func (l *loop) decide(ctx context.Context, typ string) error {
 	l.show.quote(strings.ReplaceAll(a.Text, os.TempDir(), "$TMPDIR"))
 
 	l.show.head("What would 30 minutes cost at most?", `launch_lease {"type": "`+typ+`", "ttl_minutes": 30, "dry_run": true}`)
-	var q quote
+	var q agent.Quote
 	if err := l.must(ctx, "quote", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 30, "dry_run": true}, &q); err != nil {
 		return err
 	}
@@ -183,7 +130,7 @@ const bootPatience = 2 * time.Minute
 
 func (l *loop) launch(ctx context.Context, typ string) error {
 	l.show.head("Launch", `launch_lease {"type": "`+typ+`", "ttl_minutes": 30, "purpose": "demo"}`)
-	var a leaseAnswer
+	var a agent.Lease
 	if err := l.must(ctx, "launch", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 30, "purpose": "demo"}, &a); err != nil {
 		return err
 	}
@@ -208,7 +155,7 @@ const jobPatience = 10 * time.Minute
 
 func (l *loop) work(ctx context.Context) error {
 	l.show.head("The machine", "run_command nvidia-smi")
-	var j jobAnswer
+	var j agent.Job
 	if err := l.must(ctx, "nvidia-smi", "run_command", map[string]any{"lease_id": l.lease, "command": "nvidia-smi", "wait_seconds": 20}, &j); err != nil {
 		return err
 	}
@@ -219,7 +166,7 @@ func (l *loop) work(ctx context.Context) error {
 
 	name := filepath.Base(l.options.Project)
 	l.show.head("Carry the project there", `sync_files {"local_dir": ".", "remote_dir": "`+name+`"}`)
-	var p pushAnswer
+	var p agent.Push
 	if err := l.must(ctx, "sync", "sync_files", map[string]any{"lease_id": l.lease, "local_dir": ".", "remote_dir": name}, &p); err != nil {
 		return err
 	}
@@ -238,7 +185,7 @@ func (l *loop) work(ctx context.Context) error {
 	if err := l.follow(ctx, j.Job); err != nil {
 		return err
 	}
-	if err := l.must(ctx, "result", "read_output", map[string]any{"job_id": j.Job, "stream": "stderr", "offset": -4000}, &pageAnswer{}); err != nil {
+	if err := l.must(ctx, "result", "read_output", map[string]any{"job_id": j.Job, "stream": "stderr", "offset": -4000}, &agent.Page{}); err != nil {
 		return err
 	}
 	return nil
@@ -249,7 +196,7 @@ func (l *loop) follow(ctx context.Context, job string) error {
 	began := time.Now()
 	var offset int64
 	for {
-		var p pageAnswer
+		var p agent.Page
 		if err := l.must(ctx, "output", "read_output", map[string]any{"job_id": job, "offset": offset, "wait_seconds": 5}, &p); err != nil {
 			return err
 		}
@@ -273,7 +220,7 @@ func (l *loop) follow(ctx context.Context, job string) error {
 }
 
 func (l *loop) failedJob(ctx context.Context, job string, exit *int) error {
-	var p pageAnswer
+	var p agent.Page
 	if err := l.must(ctx, "stderr", "read_output", map[string]any{"job_id": job, "stream": "stderr", "offset": -4000}, &p); err != nil {
 		return err
 	}
@@ -290,7 +237,7 @@ const stopPatience = time.Minute
 func (l *loop) stop(ctx context.Context) error {
 	l.show.head("Give it back", `stop_lease {"lease_id": "`+l.lease+`"}`)
 	began := time.Now()
-	var a leaseAnswer
+	var a agent.Lease
 	for a.State != "ended" {
 		if err := l.must(ctx, "stop", "stop_lease", map[string]any{"lease_id": l.lease, "wait_seconds": 5}, &a); err != nil {
 			return err

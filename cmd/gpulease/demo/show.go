@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/gpulease/gpulease/cmd/gpulease/agent"
 )
 
 // step is one call of the transcript.
@@ -13,7 +15,7 @@ type step struct {
 	Step      string         `json:"step"`
 	Tool      string         `json:"tool"`
 	Arguments map[string]any `json:"arguments"`
-	Answer    answer         `json:"answer"`
+	Answer    agent.Answer   `json:"answer"`
 	Seconds   float64        `json:"seconds"`
 }
 
@@ -82,7 +84,7 @@ func (s *show) quote(text string) {
 	}
 }
 
-func (s *show) record(name, tool string, args map[string]any, a answer, began time.Time) {
+func (s *show) record(name, tool string, args map[string]any, a agent.Answer, began time.Time) {
 	if args == nil {
 		args = map[string]any{}
 	}
