@@ -36,6 +36,10 @@ func openSSH(t *testing.T) target {
 		return path
 	}
 	port := freePort(t)
+	pam := "no"
+	if me.Uid != "0" {
+		pam = "yes" // without it sshd takes an account without a password for locked
+	}
 	// From the second level on, bash leaves this user's .bashrc alone.
 	config := file("config", fmt.Sprintf(`Port %d
 ListenAddress 127.0.0.1
@@ -46,11 +50,11 @@ PidFile none
 PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-UsePAM no
+UsePAM %s
 AcceptEnv LANG LC_*
 SetEnv SHLVL=2
 Subsystem sftp internal-sftp
-`, port, file("host_key", hostKey.pem), file("authorized_keys", key.authorized)))
+`, port, file("host_key", hostKey.pem), file("authorized_keys", key.authorized), pam))
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
 	defer log.Close()
