@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
-	cloud, err := lambdatest.New(lambdatest.Config{SSHHosts: true, BootTime: o.BootTime, TerminateTime: 2 * time.Second, RateLimit: true, Dir: filepath.Join(work, "cloud")})
+	cloud, err := lambdatest.New(lambdatest.Config{SSHHosts: true, HostGPU: true, BootTime: o.BootTime, TerminateTime: 2 * time.Second, RateLimit: true, Dir: filepath.Join(work, "cloud")})
 	if err != nil {
 		return fmt.Errorf("step simulated cloud: %w", err)
 	}
