@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -27,6 +28,7 @@ type app struct {
 	store   lease.Store
 	log     *slog.Logger
 	closers []func() error
+	key     atomic.Pointer[lambda.Key] // once it is known
 }
 
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
@@ -71,6 +73,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, guard func(cont
 		if err != nil {
 			return nil, err
 		}
+		a.key.Store(&key)
 		opts := []lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version), lambda.WithLogger(log)}
 		if db != nil {
 			opts = append(opts, lambda.WithLimiter(lambda.NewPacer(lambda.PacerConfig{Gate: db.Gate(key.Account()), Logger: log})))
@@ -102,10 +105,11 @@ func (a *app) close() error {
 	return errors.Join(errs...)
 }
 
-// redact removes the API key from a text, wherever it may have come from.
-func (s *settings) redact(text string) string {
-	if key := strings.TrimSpace(s.env["LAMBDA_API_KEY"]); len(key) >= 8 {
-		text = strings.ReplaceAll(text, key, "[redacted]")
+// redact removes the API key from a text, wherever both may have come from. It
+// is the last of several nets: no text should have held the key to begin with.
+func (a *app) redact(text string) string {
+	if key := a.key.Load(); key != nil {
+		text = strings.ReplaceAll(text, key.Reveal(), "[redacted]")
 	}
 	return text
 }

@@ -49,7 +49,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 			}
 			srv, err := server.New(server.Config{
 				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
-				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots}), Logger: a.log, Redact: s.redact,
+				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots}), Logger: a.log, Redact: a.redact,
 			})
 			if err != nil {
 				return err
