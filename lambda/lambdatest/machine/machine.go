@@ -33,7 +33,9 @@ type Config struct {
 	// decides at each login.
 	AuthorizedKeys []ssh.PublicKey
 	// UserData is cloud-init's user_data in plain text: a "#cloud-config" document,
-	// a "#!" script, or nothing.
+	// a "#!" script, or nothing. Of a document, ssh_keys (ed25519), ssh_deletekeys,
+	// ssh_genkeytypes, ssh_authorized_keys, users (the machine's own), write_files
+	// and runcmd count. One that has a mistake in these is not applied at all.
 	UserData string
 	// CloudInitDelay is how long the machine shows a host key of its own before
 	// user_data is applied. With 0 it is applied before Start returns, except for
