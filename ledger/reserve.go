@@ -106,7 +106,7 @@ const (
 	sumCorrections = `SELECT l.principal = ?, SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END),
 		SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(e.cost)
 		FROM events e JOIN leases l ON l.id = e.lease WHERE e.was = 'ended' GROUP BY 1`
-	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE created_at >= ? AND id <> ? GROUP BY 1`
+	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE created_at > ? AND id <> ? GROUP BY 1`
 )
 
 // usage sums what counts against the caps, the lease except left out. A sum that does not fit is an error.
