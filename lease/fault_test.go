@@ -405,3 +405,15 @@ func TestForeignInstancesAreNeverTouched(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	require.Len(t, k.sim.Running(), 2)
 }
+
+// Nobody enforced the deadline for a day. What the machine has cost by then
+// counts against the caps in full, not only what was reserved for it.
+func TestOverrunCountsAgainstTheCaps(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
+	l = k.untilState(l.ID, lease.Ready)
+	k.halt()
+	k.sim.Advance(24 * time.Hour)
+	require.GreaterOrEqual(t, k.usage().Lifetime, l.CostAt(k.sim.Now()))
+	require.Greater(t, k.usage().Lifetime, l.Reserved)
+}

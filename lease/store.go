@@ -38,8 +38,8 @@ type Store interface {
 
 	// Reserve sums the usage of the account and of l.Principal, asks decide, and
 	// writes l only if the verdict is policy.Allow, all in one transaction. The
-	// usage counts, for each live lease, its reservation in every period, and for
-	// each ended lease its settled cost in each period in which it ended.
+	// usage counts, for each live lease, its reservation (or its cost so far, where
+	// that is more) in every period, and for each ended lease its settled cost in each period in which it ended.
 	// Usage.LaunchesLastHour counts leases created in the hour before at.
 	// decide must be pure; it may be called more than once.
 	Reserve(ctx context.Context, l Lease, at time.Time, p Periods, decide func(policy.Usage) policy.Decision) (Reservation, error)

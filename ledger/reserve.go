@@ -96,10 +96,8 @@ func (db *DB) Usage(ctx context.Context, principal string, at time.Time, p lease
 	return u, nil
 }
 
-// Each of these yields a row for the principal's leases and one for all others', where there are any.
+// Each of these yields a row for the principal's ended leases and one for all others', where there are any.
 const (
-	sumLive = `SELECT principal = ?, COUNT(*), SUM(gpus), SUM(price), SUM(reserved)
-		FROM leases WHERE state <> 'ended' AND id <> ? GROUP BY 1`
 	sumEnded = `SELECT principal = ?, SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END),
 		SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(cost)
 		FROM leases WHERE state = 'ended' GROUP BY 1`
@@ -119,14 +117,16 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 		return &others
 	}
 	err := each(ctx, tx, func(rows scanner) error {
-		var own bool
-		var t policy.Totals
-		if err := rows.Scan(&own, &t.Leases, &t.GPUs, &t.BurnPerHour, &t.Lifetime); err != nil {
+		l, err := scanLease(rows)
+		if err != nil {
 			return err
 		}
-		t.Day, t.Week, t.Month = t.Lifetime, t.Lifetime, t.Lifetime
-		return add(half(own), t)
-	}, sumLive, principal, except)
+		// Its reservation, or what it has cost where nobody ended it in time.
+		held := max(l.Reserved, l.CostAt(at))
+		return add(half(l.Principal == principal), policy.Totals{
+			Leases: 1, GPUs: l.GPUs, BurnPerHour: l.Price, Day: held, Week: held, Month: held, Lifetime: held,
+		})
+	}, selectLease+"WHERE state <> 'ended' AND id <> ?", except)
 	if err != nil {
 		return policy.Usage{}, fmt.Errorf("sum up live leases: %w", err)
 	}
