@@ -266,6 +266,30 @@ func TestOperations(t *testing.T) {
 	}
 }
 
+// What the answer says is not taken for what was asked.
+func TestAnswersAreChecked(t *testing.T) {
+	offers, err := newClient(t, always(200, `{"data":{"gpu_b":{"instance_type":{"name":"other"}},"gpu_a":{"instance_type":{}}}}`)).InstanceTypes(background(t))
+	require.NoError(t, err)
+	require.Equal(t, "gpu_a", offers[0].InstanceType.Name, "the key of the object is the name that a launch takes")
+	require.Equal(t, "gpu_b", offers[1].InstanceType.Name)
+	require.Zero(t, offers[0].InstanceType.PriceCentsPerHour)
+
+	for name, body := range map[string]string{"negative price": `{"data":{"a":{"instance_type":{"price_cents_per_hour":-1}}}}`,
+		"fraction": `{"data":{"a":{"instance_type":{"price_cents_per_hour":129.5}}}}`, "no name": `{"data":{"":{}}}`} {
+		_, err := newClient(t, always(200, body)).InstanceTypes(background(t))
+		require.ErrorContains(t, err, "cannot be read", name)
+	}
+	err = newClient(t, always(200, `{"data":{"deleted_ids":["other"]}}`)).DeleteFilesystem(background(t), idFilesystem)
+	require.ErrorContains(t, err, "does not name")
+	require.False(t, lambda.IsNothingHappened(err))
+	_, err = newClient(t, always(200, `{"data":`+documentKey+`}`)).GenerateSSHKey(background(t), "n")
+	require.ErrorContains(t, err, "no private key")
+	_, err = newClient(t, always(200, `{"data":{"id":"other"}}`)).GlobalFirewallRuleset(background(t))
+	require.ErrorContains(t, err, "not the global ruleset")
+	_, err = newClient(t, always(200, `{"data":[{"protocol":"tcp","port_range":[22]}]}`)).FirewallRules(background(t))
+	require.ErrorContains(t, err, "port range")
+}
+
 func TestAuditEventsWalksThroughAllPages(t *testing.T) {
 	event := func(id string) string {
 		return strings.Replace(documentEvent, "0123456789abcdef0123456789abcdef", id, 1)

@@ -235,6 +235,54 @@ func TestPacerWithAGateThatHangs(t *testing.T) {
 	})
 }
 
+// The one who asks the gate for others may leave; that must not be their refusal.
+func TestPacerDriverLeavesWhileItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := round()
+		gate := &hangsOnce{Gate: lambda.NewGate(nil), slots: 2}
+		cfg.Gate = gate
+		p, s := lambda.NewPacer(cfg), newTurns()
+		s.ask(t, p, lambda.ClassRead, "r1")
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { left <- p.Wait(ctx, lambda.ClassRead) }() // drives
+		synctest.Wait()
+		s.ask(t, p, lambda.ClassLaunch, "l1") // is asked for next, by the other, at a gate that hangs
+		time.Sleep(2 * time.Second)
+		require.True(t, gate.hung())
+		cancel()
+		require.ErrorIs(t, <-left, context.Canceled)
+		s.wg.Wait()
+		require.Equal(t, "r1@0s l1@2s", s.order())
+	})
+}
+
+// hangsOnce hangs at the first question for that many slots.
+type hangsOnce struct {
+	lambda.Gate
+	slots int
+	mu    sync.Mutex
+	done  bool
+}
+
+func (g *hangsOnce) Take(ctx context.Context, slots ...lambda.Slot) (time.Duration, error) {
+	g.mu.Lock()
+	hang := !g.done && len(slots) == g.slots
+	g.done = g.done || hang
+	g.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return g.Gate.Take(ctx, slots...)
+}
+
+func (g *hangsOnce) hung() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.done
+}
+
 func TestGate(t *testing.T) {
 	now := time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
 	g := lambda.NewGate(func() time.Time { return now })
@@ -256,6 +304,23 @@ func TestGate(t *testing.T) {
 	require.Equal(t, 5*time.Second, take(a), "a shorter hold does not free it")
 	now = now.Add(-3 * time.Hour)
 	require.Zero(t, take(a), "a clock that was set back does not stop everything")
+}
+
+// The limiter hears of too many requests, in either shape, and of nothing else.
+func TestLimiterIsToldOfTooManyRequests(t *testing.T) {
+	l := &listening{}
+	for _, answer := range []*fake{always(429, "", "Retry-After", "9"), always(403, page1015), always(503, "", "Retry-After", "9"), always(403, page1010)} {
+		_, err := newClient(t, answer, lambda.WithLimiter(l)).Launch(background(t), goodLaunch())
+		require.Error(t, err)
+	}
+	require.Equal(t, []string{"launch 9s", "launch 0s"}, l.heard)
+}
+
+type listening struct{ heard []string }
+
+func (*listening) Wait(context.Context, lambda.Class) error { return nil }
+func (l *listening) Throttled(_ context.Context, c lambda.Class, d time.Duration) {
+	l.heard = append(l.heard, fmt.Sprint(c, " ", d))
 }
 
 // The whole client under load: a hundred agents ask for capacity for 30 s, while leases are started and ended.

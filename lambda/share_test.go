@@ -3,6 +3,7 @@ package lambda_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -69,18 +70,39 @@ func TestInstancesIsNeverOlderThanTheCall(t *testing.T) {
 // While a failed request waits to be repeated, others may join.
 func TestReadsJoinARepeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := script(says(502, page502), says(200, `{"data":[]}`))
+		for _, failure := range []func() (*http.Response, error){says(502, page502), breaks(io.EOF)} {
+			f := script(failure, says(200, `{"data":[]}`))
+			c := newClient(t, f, lambda.WithRetry(steady))
+			var wg sync.WaitGroup
+			for range 10 {
+				wg.Go(func() {
+					_, err := c.Instances(t.Context())
+					assert.NoError(t, err)
+				})
+				time.Sleep(50 * time.Millisecond)
+			}
+			wg.Wait()
+			require.Len(t, f.requests(), 2)
+		}
+	})
+}
+
+// Nobody joins a listing whose first page is here: it is older than the call.
+func TestNobodyJoinsALaterPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := script(says(200, `{"data":[],"page_token":"2"}`), says(502, ""), says(200, `{"data":[`+leanInstance+`]}`), says(200, `{"data":[]}`))
 		c := newClient(t, f, lambda.WithRetry(steady))
 		var wg sync.WaitGroup
-		for range 10 {
+		for i := range 2 {
 			wg.Go(func() {
-				_, err := c.Instances(t.Context())
+				all, err := c.Instances(t.Context())
 				assert.NoError(t, err)
+				assert.Len(t, all, []int{0, 1}[i]) // the second asks anew while the first waits to repeat its second page
 			})
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 		}
 		wg.Wait()
-		require.Len(t, f.requests(), 2)
+		require.Len(t, f.requests(), 4)
 	})
 }
 
@@ -143,6 +165,7 @@ func TestTypesAreKeptForSeconds(t *testing.T) {
 		offers := ask()
 		offers[1].Regions[0].Name = "spoilt"
 		offers[0].InstanceType.Name = "spoilt"
+		ask()[1].Regions[0].Name = "spoilt"
 		require.Equal(t, "us-west-1", ask()[1].Regions[0].Name, "each caller has a copy")
 		require.Equal(t, "cpu_4x_general", ask()[0].InstanceType.Name)
 		time.Sleep(4900 * time.Millisecond)
