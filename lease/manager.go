@@ -59,7 +59,7 @@ type Timing struct {
 	BootMany      time.Duration // boot allowance with more GPUs, default 30 min
 	StopAllowance time.Duration // default 12 min: reconcile interval, termination, an outage of the API
 	Settle        time.Duration // how long an unlisted instance may still appear, default 10 min
-	LaunchCall    time.Duration // timeout of the launch call itself, default 60 s
+	LaunchCall    time.Duration // timeout of the launch call with its wait for a turn, default 2 min
 	SSHRetry      time.Duration // between two tries to reach a booting machine, default 2 s
 	StopRetry     time.Duration // between two terminate calls for one lease, default 15 s, growing to 2 min
 	Unhealthy     time.Duration // how long a booting instance may be called unhealthy, default 1 min
@@ -78,7 +78,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.BootMany, 30*time.Minute)
 	def(&t.StopAllowance, 12*time.Minute)
 	def(&t.Settle, 10*time.Minute)
-	def(&t.LaunchCall, time.Minute)
+	def(&t.LaunchCall, 2*time.Minute)
 	def(&t.SSHRetry, 2*time.Second)
 	def(&t.StopRetry, 15*time.Second)
 	def(&t.Unhealthy, time.Minute)

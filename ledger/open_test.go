@@ -147,6 +147,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"all but the first page overwritten", change(func(b []byte) []byte { copy(b[4096:], bytes.Repeat([]byte{0x5a}, len(b))); return b }), ledger.ErrCorrupt},
 		{"cut in half", change(func(b []byte) []byte { return b[:len(b)/8192*4096] }), ledger.ErrCorrupt},
 		{"cut to one page", change(func(b []byte) []byte { return b[:4096] }), ledger.ErrCorrupt},
+		{"an amount that cannot be", func(t *testing.T, path string) {
+			raw(t, path, "PRAGMA ignore_check_constraints = 1; UPDATE leases SET reserved = -1000000")
+		}, ledger.ErrCorrupt},
 		{"another program's database", func(t *testing.T, path string) {
 			require.NoError(t, os.Remove(path))
 			raw(t, path, "CREATE TABLE x (y); INSERT INTO x VALUES (1)")

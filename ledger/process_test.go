@@ -211,7 +211,9 @@ func childOpen(ctx context.Context, path string, out io.Writer) error {
 	db, err := childDB(ctx, path)
 	if err == nil {
 		_, err = db.Reserve(ctx, intent("a", 1), noon, periods, allow)
-		err = errors.Join(err, db.Close())
+		if err = errors.Join(err, db.Close()); err != nil {
+			return err // what opens has to work
+		}
 	}
 	_, err = fmt.Fprintf(out, "unwritable=%t err=%v\n", errors.Is(err, ledger.ErrUnwritable), err)
 	return err

@@ -129,4 +129,4 @@ func (a *app) whileReconciling(ctx context.Context, f func(ctx context.Context) 
 	return errors.Join(err, closeErr, <-done, a.close())
 }
 
-const closeTimeout = 70 * time.Second
+const closeTimeout = 130 * time.Second // a launch call and what goes before it

@@ -53,31 +53,36 @@ not stop a launch. The exit code is that of the failure to mend first:
 	return c
 }
 
-// examine runs doctor on what the settings say. Its client is its own, so that
-// the pace is not taken from the ledger, which would be a change.
-func (s *settings) examine(ctx context.Context, opts ...lambda.Option) (doctor.Report, error) {
+// examine runs doctor on what the settings say.
+func (s *settings) examine(ctx context.Context) (doctor.Report, error) {
 	if err := s.check(); err != nil {
 		return doctor.Report{}, err
 	}
-	cfg := doctor.Config{
-		APIURL: s.apiURL, KeySource: s.keySource(), Policy: s.policySource(), PolicyPath: s.policyPath, Principal: s.principal,
-		LedgerPath: s.ledgerPath, StateDir: s.stateDir, KeeperRuns: s.keeperIsThere, Now: time.Now,
-	}
-	if cfg.KeySource == "LAMBDA_API_KEY_FILE" {
-		cfg.KeyFile = s.keyFile
-	}
 	key, err := s.apiKey(ctx)
 	if err != nil {
-		cfg.KeyErr = err
-		return doctor.Run(ctx, cfg), nil
+		return doctor.Run(ctx, s.doctorConfig(key, nil, err)), nil
 	}
-	cfg.Redact = func(text string) string { return strings.ReplaceAll(text, key.Reveal(), "[redacted]") }
-	client, err := s.reader(key, opts...)
+	cloud, err := s.reader(key)
 	if err != nil {
 		return doctor.Report{}, usageError(err)
 	}
-	cfg.Cloud = client
-	return doctor.Run(ctx, cfg), nil
+	return doctor.Run(ctx, s.doctorConfig(key, cloud, nil)), nil
+}
+
+// doctorConfig is what doctor looks at. Without a key, keyErr says why.
+func (s *settings) doctorConfig(key lambda.Key, cloud doctor.Cloud, keyErr error) doctor.Config {
+	c := doctor.Config{
+		APIURL: s.apiURL, KeySource: s.keySource(), KeyErr: keyErr, Cloud: cloud,
+		Policy: s.policySource(), PolicyPath: s.policyPath, Principal: s.principal,
+		LedgerPath: s.ledgerPath, StateDir: s.stateDir, KeeperRuns: s.keeperIsThere, Now: time.Now,
+	}
+	if c.KeySource == "LAMBDA_API_KEY_FILE" {
+		c.KeyFile = s.keyFile
+	}
+	if keyErr == nil {
+		c.Redact = func(text string) string { return strings.ReplaceAll(text, key.Reveal(), "[redacted]") }
+	}
+	return c
 }
 
 // patience is how long a person who asked is kept waiting for an API that does
@@ -85,7 +90,8 @@ func (s *settings) examine(ctx context.Context, opts ...lambda.Option) (doctor.R
 var patience = lambda.RetryPolicy{Initial: 500 * time.Millisecond, Max: 4 * time.Second, Multiplier: 2, Jitter: 0.5, Elapsed: 10 * time.Second}
 
 // reader is a client for commands that only read. It returns the type that has
-// no changing call.
+// no changing call, and keeps its pace by itself: taking it from the ledger would
+// be a change.
 func (s *settings) reader(key lambda.Key, opts ...lambda.Option) (doctor.Cloud, error) {
 	c, err := lambda.New(key, append([]lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version), lambda.WithRetry(patience)}, opts...)...)
 	if err != nil {
