@@ -599,4 +599,14 @@ func testContext(t *testing.T, s lease.Store) {
 	require.ErrorIs(t, s.Beat(ctx, "g", noon), context.Canceled)
 	_, err = s.Get(t.Context(), l.ID)
 	require.ErrorIs(t, err, lease.ErrNotFound)
+
+	// Once it is being decided, the caller learns the outcome.
+	ctx, cancel = context.WithCancel(t.Context())
+	_, err = s.Reserve(ctx, l, noon, periods, func(policy.Usage) policy.Decision {
+		cancel()
+		return policy.Decision{Verdict: policy.Allow}
+	})
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), l.ID)
+	require.NoError(t, err)
 }
