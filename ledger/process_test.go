@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -32,6 +33,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	// A default: what the command line says comes later.
+	if err := flag.Set("rapid.checks", rapidChecks); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
