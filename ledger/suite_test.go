@@ -100,6 +100,7 @@ func testStore(t *testing.T, open func(t *testing.T) lease.Store) {
 		{"no other lease's instance or name", testDuplicates},
 		{"reserving anew leaves the lease itself out", testRereserve},
 		{"usage", testUsage},
+		{"usage of a lease that is overdue", testOverdue},
 		{"order of lists", testLists},
 		{"history", testHistory},
 		{"guards", testGuards},
@@ -500,6 +501,21 @@ func testUsage(t *testing.T, s lease.Store) {
 	u, err = s.Usage(t.Context(), "carol", noon, periods)
 	require.NoError(t, err)
 	require.Equal(t, policy.Usage{Account: all}, u)
+}
+
+// A lease that nobody has ended in time counts with what it costs, once that is more than it has reserved.
+func testOverdue(t *testing.T, s lease.Store) {
+	l := intent("alice", 2*policy.Dollar) // at $1 an hour
+	l.BillingFrom = noon
+	reserve(t, s, l)
+	for hours, want := range map[int]policy.Money{1: 2 * policy.Dollar, 2: 2 * policy.Dollar, 5: 5 * policy.Dollar} {
+		u, err := s.Usage(t.Context(), "alice", noon.Add(time.Duration(hours)*time.Hour), periods)
+		require.NoError(t, err)
+		for _, got := range []policy.Totals{u.Account, u.Principal} {
+			require.Equal(t, policy.Totals{Leases: 1, GPUs: 1, BurnPerHour: policy.Dollar, Day: want, Week: want, Month: want, Lifetime: want},
+				policy.Totals{Leases: got.Leases, GPUs: got.GPUs, BurnPerHour: got.BurnPerHour, Day: got.Day, Week: got.Week, Month: got.Month, Lifetime: got.Lifetime}, "after %d h", hours)
+		}
+	}
 }
 
 func testLists(t *testing.T, s lease.Store) {
