@@ -38,6 +38,7 @@ type Options struct {
 type Agent struct {
 	cmd    *exec.Cmd
 	client *client.Client
+	output *io.PipeReader // what the client reads
 	exited chan error
 	log    *os.File
 }
@@ -62,30 +63,18 @@ func Start(ctx context.Context, o Options) (*Agent, error) {
 	if err := a.cmd.Start(); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	// The pipe is read to its end before Wait, which closes it.
-	drained := make(chan struct{})
-	go func() { <-drained; a.exited <- a.cmd.Wait() }()
-	a.client = client.NewClient(transport.NewIO(&notifyEOF{Reader: stdout, eof: drained}, stdin, io.NopCloser(strings.NewReader(""))))
+	toClient, fromServer := io.Pipe()
+	a.output = toClient
+	go func() {
+		_, err := io.Copy(fromServer, stdout) // to its end, before Wait, which closes it
+		_ = fromServer.CloseWithError(err)    // never fails; nil is the end of the file
+		a.exited <- a.cmd.Wait()
+	}()
+	a.client = client.NewClient(transport.NewIO(toClient, stdin, io.NopCloser(strings.NewReader(""))))
 	if err := a.connect(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect over stdio: %w", err), a.Close(), a.complaint())
 	}
 	return a, nil
-}
-
-// notifyEOF closes eof when the reader has come to its end.
-type notifyEOF struct {
-	io.Reader
-	eof  chan struct{}
-	done bool
-}
-
-func (n *notifyEOF) Read(p []byte) (int, error) {
-	k, err := n.Reader.Read(p)
-	if err != nil && !n.done {
-		n.done = true
-		close(n.eof)
-	}
-	return k, err
 }
 
 func (a *Agent) connect(ctx context.Context, o Options) error {
@@ -186,6 +175,11 @@ func (a *Agent) Close() error {
 	}
 	defer a.log.Close()
 	closeErr := a.client.Close()
+	// The client may have stopped reading while an answer is still to come: the
+	// server must not be held up by it.
+	drained := make(chan struct{})
+	go func() { defer close(drained); _, _ = io.Copy(io.Discard, a.output) }()
+	defer func() { <-drained }()
 	wait := time.NewTimer(exitWait)
 	defer wait.Stop()
 	select {
