@@ -9,6 +9,8 @@ import (
 
 const (
 	ownerID    = "3da5a70a57a7422ea8a7203f98b2198b"
+	accountID  = "8e1f60c3ab5d4a7c9b2d17f0e4c3a596"
+	apiKeyID   = "5b0c7e94d2f14c0fa1638d7e2b9f4a10" // of the one key, never the key itself
 	eventsPage = 100
 	maxEvents  = 10_000 // older ones are forgotten
 )
@@ -17,6 +19,7 @@ type auditEvent struct {
 	ID, Resource, Action, ObjectID string
 	Time                           time.Time
 	Details                        map[string]string
+	Console                        bool // not by a request with an API key
 }
 
 // The caller of these holds mu.
@@ -37,7 +40,7 @@ func (s *Server) auditObject(now time.Time, resource, action, id string, details
 	if len(s.acct.Events) >= maxEvents {
 		s.acct.Events = append([]auditEvent(nil), s.acct.Events[maxEvents/10:]...)
 	}
-	s.acct.Events = append(s.acct.Events, auditEvent{ID: s.newID(), Resource: resource, Action: action, ObjectID: id, Time: now, Details: details})
+	s.acct.Events = append(s.acct.Events, auditEvent{ID: s.newID(), Resource: resource, Action: action, ObjectID: id, Time: now, Details: details, Console: s.console})
 }
 
 // auditEvents lists what has changed in the account, oldest first, a page at a time.
@@ -87,10 +90,14 @@ func (s *Server) auditEvents(c *call) (any, *apiError) {
 }
 
 func (e auditEvent) object() object {
+	var key any
+	if !e.Console {
+		key = "lrn:cloud:api_key:" + apiKeyID
+	}
 	return object{
 		"service_name": "cloud", "resource_name": e.Resource, "action": e.Action, "catalog_version": "2025-09-06",
 		"event_id": e.ID, "event_time": timestamp(e.Time), "actor_lrn": "lrn:cloud:identity:" + ownerID,
 		"resource_lrns":      []string{"lrn:cloud:" + e.Resource + ":" + e.ObjectID},
-		"resource_owner_lrn": nil, "request_api_key_lrn": nil, "additional_details": e.Details,
+		"resource_owner_lrn": "lrn:cloud:account:" + accountID, "request_api_key_lrn": key, "additional_details": e.Details,
 	}
 }

@@ -16,11 +16,11 @@ func DefaultCatalog() *Catalog {
 			Specs: Specs{VCPUs: vcpus, MemoryGiB: mem, StorageGiB: disk, GPUs: n}, GPUName: smi, GPUMemoryMiB: mib, Capacity: capacity}
 	}
 	const (
-		a10, a6000         = "A10 (24 GB PCIe)", "RTX A6000 (48 GB)"
+		a10, a6000         = "A10 (24 GB PCIe)", "A6000 (48 GB)"
 		a100, a100s, a100L = "A100 (40 GB PCIe)", "A100 (40 GB SXM4)", "A100 (80 GB SXM4)"
 		h100, h100s        = "H100 (80 GB PCIe)", "H100 (80 GB SXM5)"
 		gh200, b200        = "GH200 (96 GB)", "B200 (180 GB SXM6)"
-		v100, rtx          = "Tesla V100 (16 GB)", "Quadro RTX 6000 (24 GB)"
+		v100, rtx          = "Tesla V100 (16 GB)", "RTX 6000 (24 GB)"
 	)
 	types := []Type{
 		gpu("gpu_1x_a10", "1x "+a10, a10, 1, 30, 200, 1400, 129, "NVIDIA A10", 23028, few("us-east-1", "us-west-1")),
@@ -41,10 +41,13 @@ func DefaultCatalog() *Catalog {
 		gpu("gpu_1x_gh200", "1x "+gh200, gh200, 1, 64, 432, 4096, 229, "NVIDIA GH200 480GB", 97871, few("us-east-3")),
 		gpu("gpu_1x_b200_sxm6", "1x "+b200, b200, 1, 26, 360, 2867, 699, "NVIDIA B200", 183359, nil),
 		gpu("gpu_2x_b200_sxm6", "2x "+b200, b200, 2, 52, 720, 5632, 1378, "NVIDIA B200", 183359, nil),
+		gpu("gpu_4x_b200_sxm6", "4x "+b200, b200, 4, 104, 1440, 11264, 2716, "NVIDIA B200", 183359, nil),
 		gpu("gpu_8x_b200_sxm6", "8x "+b200, b200, 8, 208, 2900, 22528, 5352, "NVIDIA B200", 183359, nil),
 		gpu("gpu_8x_v100", "8x "+v100, v100, 8, 92, 448, 6042, 632, "Tesla V100-SXM2-16GB", 16384, few("us-south-1")),
+		gpu("gpu_8x_v100_n", "8x "+v100, v100, 8, 92, 448, 6042, 632, "Tesla V100-SXM2-16GB", 16384, nil),
 		gpu("gpu_1x_rtx6000", "1x "+rtx, rtx, 1, 14, 46, 512, 69, "Quadro RTX 6000", 24576, few("us-south-1")),
 		gpu("cpu_4x_general", "4x CPU General (16 GiB)", "N/A", 0, 4, 16, 100, 20, "", 0, few("us-east-1")),
+		gpu("cpu_4x_generalx", "4x CPU General (16 GiB)", "N/A", 0, 4, 16, 100, 20, "", 0, nil),
 	}
 	for i := range types {
 		types[i].Architecture = "x86_64"

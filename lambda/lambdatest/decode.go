@@ -84,7 +84,11 @@ func (f *fields) text(name string, raw json.RawMessage, l limits) string {
 	n := utf8.RuneCountInString(*s)
 	switch {
 	case n < l.min:
-		f.problem(name, "String should have at least %d characters", l.min)
+		unit := "characters"
+		if l.min == 1 {
+			unit = "character"
+		}
+		f.problem(name, "String should have at least %d %s", l.min, unit)
 	case l.max > 0 && n > l.max:
 		f.problem(name, "String should have at most %d characters", l.max)
 	case l.pattern != nil && !l.pattern.MatchString(*s):

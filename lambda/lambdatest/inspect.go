@@ -234,7 +234,9 @@ func (s *Server) Launch(o Order) (id string, err error) {
 		public := ssh.MarshalAuthorizedKey(newHostKey().PublicKey()) // nobody has the private half
 		s.acct.Keys = append(s.acct.Keys, &Key{ID: s.newID(), Name: o.Key, PublicKey: strings.TrimSpace(string(public))})
 	}
+	s.console = true
 	i, e := s.start(now, launchOrder{region: o.Region, typ: o.Type, name: o.Name, keys: []string{o.Key}, tags: o.Tags}, nil)
+	s.console = false
 	s.save()
 	s.mu.Unlock()
 	if e != nil {
@@ -250,7 +252,9 @@ func (s *Server) Terminate(id string) error {
 	now := s.clock.now()
 	i := s.known(id, now)
 	if i != nil {
+		s.console = true
 		s.end(i, now, s.cfg.TerminateTime)
+		s.console = false
 		s.save()
 	}
 	s.mu.Unlock()

@@ -39,6 +39,7 @@ type Server struct {
 	url      string
 	closed   bool
 	acct     account
+	console  bool // what happens now comes from no API key
 	faults   []*activeFault
 	steps    []pendingStep
 	requests []Request

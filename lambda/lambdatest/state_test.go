@@ -154,7 +154,7 @@ func TestCatalogFile(t *testing.T) {
 func TestDefaultCatalog(t *testing.T) {
 	c := start(t, virtual(time.Minute))
 	types := c.get("/instance-types").ok(t).(map[string]any)
-	require.Len(t, types, 22)
+	require.Len(t, types, 25)
 	for name, cents := range map[string]float64{"gpu_1x_a10": 129, "gpu_8x_h100_sxm5": 3192, "gpu_1x_gh200": 229, "cpu_4x_general": 20} {
 		require.Equal(t, cents, types[name].(map[string]any)["instance_type"].(map[string]any)["price_cents_per_hour"], name)
 	}
