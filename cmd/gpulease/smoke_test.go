@@ -179,14 +179,17 @@ func TestSmokeCleanUpFailed(t *testing.T) {
 	o.Step = at("boot", cancel)
 	text := w.checkIn(ctx, o, smoke.CleanUpFailed, "something may still cost money")
 	require.Len(t, w.sim.Running(), 1)
-	_, rest, ok := strings.Cut(text, "gpulease --state-dir ")
+	_, rest, ok := strings.Cut(text, "something may still cost money; try: gpulease ")
 	require.True(t, ok, "%s", text)
-	dir, _, ok := strings.Cut(rest, " stop --all")
+	args, _, ok := strings.Cut(rest, ";")
 	require.True(t, ok, "%s", text)
 
-	// The command that it names does it once Lambda obeys again.
+	// The command that it names does it once Lambda obeys again, also where the
+	// environment names another ledger.
 	w.sim.Remove()
-	out, err := w.program("--state-dir", dir, "stop", "--all").CombinedOutput()
+	cmd := w.program(strings.Fields(args)...)
+	cmd.Env = append(append([]string{}, w.env...), "GPULEASE_LEDGER="+filepath.Join(w.dir, "other.db"))
+	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Empty(t, w.sim.Running())
 	require.Eventually(t, func() bool { return len(w.ourKeys()) == 0 }, 15*time.Second, 50*time.Millisecond, "the keeper may be the one that removes the key")

@@ -167,7 +167,7 @@ func (x *examination) leftKeyFiles(files []string) {
 	for _, f := range files {
 		id := lease.ID(strings.TrimSuffix(filepath.Base(f), ".key"))
 		if _, isLive := x.live[id]; !isLive && lease.ValidID(string(id)) {
-			left, quoted = append(left, f), append(quoted, quote(f))
+			left, quoted = append(left, f), append(quoted, Quote(f))
 		}
 	}
 	if len(left) > 0 {

@@ -119,7 +119,7 @@ func mendLedger(err error, path string) string {
 	case errors.Is(err, ledger.ErrNotLedger):
 		return "set GPULEASE_LEDGER to a file of its own"
 	case errors.Is(err, fs.ErrPermission):
-		return "chmod 600 " + quote(path)
+		return "chmod 600 " + Quote(path)
 	}
 	return "look in the console for machines that still run, then move " + path + " away"
 }
@@ -188,7 +188,7 @@ func (x *examination) stateDir() {
 	}
 	loose := x.loose()
 	if len(loose) > 0 {
-		x.warn("state directory", State, "chmod -R go= "+quote(x.StateDir), "others on this computer may read or change %s", names(loose))
+		x.warn("state directory", State, "chmod -R go= "+Quote(x.StateDir), "others on this computer may read or change %s", names(loose))
 		return
 	}
 	x.ok("state directory", State, "%s is yours alone", x.StateDir)
@@ -214,12 +214,12 @@ func (x *examination) keyFile() {
 		return
 	}
 	if info, err := os.Stat(x.KeyFile); err == nil && isLoose(info) {
-		x.warn("key file", Auth, "chmod 600 "+quote(x.KeyFile), "others on this computer may read %s", x.KeyFile)
+		x.warn("key file", Auth, "chmod 600 "+Quote(x.KeyFile), "others on this computer may read %s", x.KeyFile)
 	}
 }
 
-// quote makes a path safe to be copied into a shell.
-func quote(path string) string {
+// Quote makes a path safe to be copied into a shell.
+func Quote(path string) string {
 	if path != "" && !strings.ContainsFunc(path, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@:=", r)
 	}) {

@@ -162,6 +162,7 @@ func (r *run) ofCloud(what string, err error) error {
 }
 
 func (r *run) stateDir() string   { return filepath.Join(r.dir, "state") }
+func (r *run) ledger() string     { return filepath.Join(r.stateDir(), "ledger.db") }
 func (r *run) home() string       { return filepath.Join(r.dir, "files") }
 func (r *run) policyPath() string { return filepath.Join(r.dir, "policy.yaml") }
 

@@ -69,7 +69,7 @@ func (r *run) stopAll(ctx context.Context) error {
 
 // residue looks into the ledger and then into the account.
 func (r *run) residue(ctx context.Context) error {
-	c, err := doctor.CopyLedger(ctx, filepath.Join(r.stateDir(), "ledger.db"))
+	c, err := doctor.CopyLedger(ctx, r.ledger())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no process got as far as making one, so nothing was launched
 	}

@@ -44,7 +44,7 @@ func (r *run) loop(ctx context.Context, candidates []candidate) error {
 // env is the environment of every process that the run starts.
 func (r *run) env() []string {
 	return append(append([]string{}, r.Env...),
-		"GPULEASE_STATE_DIR="+r.stateDir(), "GPULEASE_LEDGER="+filepath.Join(r.stateDir(), "ledger.db"),
+		"GPULEASE_STATE_DIR="+r.stateDir(), "GPULEASE_LEDGER="+r.ledger(),
 		"GPULEASE_POLICY="+r.policyPath(), "GPULEASE_PRINCIPAL=smoke", "GPULEASE_LOG_LEVEL=info")
 }
 

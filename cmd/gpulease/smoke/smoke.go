@@ -124,26 +124,32 @@ func Run(ctx context.Context, o Options, out io.Writer) (c Classification) {
 	defer func() { fmt.Fprintf(out, "classification=%s\n", c) }()
 
 	err := r.guarded(ctx, "check", r.check)
+	if err != nil {
+		r.say("failed", "%v", err)
+	}
 	if r.armed {
-		cleanErr := r.guarded(context.WithoutCancel(ctx), "clean-up", r.cleanUp)
-		if cleanErr != nil {
-			r.say("clean-up", "FAILED: %v", cleanErr)
-			r.say("clean-up", "something may still cost money; try: gpulease --state-dir %s stop --all, and look at https://cloud.lambda.ai", r.stateDir())
-			if err != nil {
-				r.say("failed", "%v", err)
-			}
+		if err := r.guarded(context.WithoutCancel(ctx), "clean-up", r.cleanUp); err != nil {
+			r.say("clean-up", "FAILED: %v", err)
+			r.say("clean-up", "something may still cost money; try: %s; and look at https://cloud.lambda.ai", r.byHand())
 			return CleanUpFailed
 		}
 		if err == nil {
-			err = r.checkCost()
+			if err = r.checkCost(); err != nil {
+				r.say("failed", "%v", err)
+			}
 		}
 	}
-	if err == nil {
-		r.say("passed", "it cost %s of at most %s", r.cost, r.worst)
-		return Passed
+	if err != nil {
+		return r.classify(ctx, err)
 	}
-	r.say("failed", "%v", err)
-	return r.classify(ctx, err)
+	r.say("passed", "it cost %s of at most %s", r.cost, r.worst)
+	return Passed
+}
+
+// byHand is the command that ends what the run has begun. It names the ledger,
+// since the user's environment may name another one.
+func (r *run) byHand() string {
+	return fmt.Sprintf("gpulease --state-dir %s --ledger %s stop --all", doctor.Quote(r.stateDir()), doctor.Quote(r.ledger()))
 }
 
 func (r *run) classify(ctx context.Context, err error) Classification {
@@ -260,7 +266,7 @@ func (r *run) setUp(candidates []candidate) error {
 	if err := os.WriteFile(r.policyPath(), []byte(r.policyText(candidates)), 0o600); err != nil {
 		return &blocked{EnvironmentBlocked, fmt.Errorf("write the run's policy: %w", err)}
 	}
-	r.say("armed", "clean-up is armed; should this process be killed, run: gpulease --state-dir %s stop --all", r.stateDir())
+	r.say("armed", "clean-up is armed; should this process be killed, run: %s", r.byHand())
 	return nil
 }
 
