@@ -72,10 +72,13 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 			if err == nil {
 				return nil
 			}
-			if !errors.Is(err, ErrConflict) {
+			if errors.Is(err, ErrConflict) {
+				continue // somebody wrote the row meanwhile; look again
+			}
+			if !errors.Is(err, errUnsure) {
 				return err
 			}
-			continue // somebody wrote the row meanwhile; look again
+			phase = l.Detail
 		}
 		if l.Detail != phase {
 			l.Detail = phase
@@ -121,17 +124,29 @@ func (m *Manager) look(ctx context.Context, l Lease) (phase string, h remote.Hea
 	return "", h, nil
 }
 
-// becomeReady starts the lease's time.
+// errUnsure says that the time is not certain enough to date something by it.
+var errUnsure = errors.New("the time is in doubt")
+
+// becomeReady starts the lease's time. It never gives more time than is
+// reserved: a machine that comes up after its boot allowance is ended.
 func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) error {
+	if !m.timeIsSure() {
+		m.nudge() // a listing tells the cloud's time
+		return errUnsure
+	}
 	now := m.now()
+	if waited := now.Sub(l.CreatedAt); waited >= l.BootAllowance {
+		_, err := m.stop(ctx, l.ID, NeverReady, fmt.Sprintf("it came up after its boot allowance of %s", l.BootAllowance))
+		return err
+	}
 	l.State, l.ReadyAt, l.Deadline = Ready, now, now.Add(l.TTL)
 	l.Detail = "ready"
 	if h.Simulated {
 		l.Detail = "ready (a simulated machine: its nvidia-smi is emulated)"
 	}
 	// What is left of the boot allowance will not be needed.
-	if held := l.Price.For(now.Sub(l.LaunchSentAt) + l.TTL + l.StopAllowance); held < l.Reserved {
-		l.Reserved = held
+	if booted := now.Sub(l.LaunchSentAt); booted > 0 {
+		l.Reserved = min(l.Reserved, l.Price.For(booted+l.TTL+l.StopAllowance))
 	}
 	if _, err := m.Store.Update(ctx, l, "ready"); err != nil {
 		return err

@@ -30,6 +30,9 @@ func (b brokenStore) List(context.Context, int) ([]Lease, error)           { ret
 func (b brokenStore) Usage(context.Context, string, time.Time, Periods) (policy.Usage, error) {
 	return policy.Usage{}, b.err
 }
+func (b brokenStore) Correct(context.Context, ID, policy.Money, time.Time, string) error {
+	return b.err
+}
 func (b brokenStore) History(context.Context, ID) ([]Event, error)  { return nil, b.err }
 func (b brokenStore) Beat(context.Context, string, time.Time) error { return b.err }
 func (b brokenStore) Guards(context.Context) ([]Guard, error)       { return nil, b.err }

@@ -39,6 +39,9 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
+	if err := m.askTime(ctx); err != nil {
+		return Lease{}, err
+	}
 	l, secrets, err := m.intent(ctx, p, r, q)
 	if err != nil {
 		return Lease{}, err
@@ -154,6 +157,9 @@ func repeated(old Lease, r LaunchRequest) (Lease, error) {
 	return old, nil
 }
 
+// launchStale is how long after its mark a launch call may still be sent.
+const launchStale = 30 * time.Second
+
 // launchKeyTimeout bounds the calls before the launch call.
 const launchKeyTimeout = 90 * time.Second
 
@@ -185,6 +191,10 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 			return m.abandoned(ctx, l.ID, err)
 		}
 		m.Crash("launch-marked")
+		if m.now().Sub(l.LaunchSentAt) > launchStale {
+			// We slept since: by now others may take the launch for not having happened.
+			return m.giveUp(ctx, l, Cancelled, &Error{Code: CodeInternal, Message: "this computer slept before the launch call; nothing was launched", LeaseID: l.ID, Retryable: true})
+		}
 		callCtx, cancel := context.WithTimeout(ctx, m.Timing.LaunchCall)
 		id, err := m.Cloud.Launch(callCtx, lambda.LaunchRequest{
 			Region: region, InstanceType: l.Type, SSHKeyName: l.KeyName, Name: l.Name, Image: lambda.ImageRef{Family: l.ImageFamily},
@@ -259,8 +269,11 @@ func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
 		if l, err = m.Store.Get(ctx, l.ID); err != nil {
 			return ledgerError("read the lease", err)
 		}
-		if l.InstanceID != "" || l.State == Ended {
+		switch {
+		case l.InstanceID == instance:
 			return nil // somebody found it by its name already
+		case l.InstanceID != "" || l.State == Ended:
+			return m.endStray(ctx, l, instance, l.Price)
 		}
 	}
 }

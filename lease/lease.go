@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -159,20 +160,28 @@ func (l Lease) WorstCase() policy.Money {
 	return l.Price.For(l.BootAllowance + l.TTL + l.StopAllowance)
 }
 
-// Owns reports whether an instance name or one of its SSH key names or tag
-// values is this lease's. All of them carry the lease's random ID; the name
-// carries the signature too.
-func (l Lease) owns(name string, keyNames, tagValues []string) bool {
-	if name == l.Name {
+// Held is what counts against the caps for a lease that has not ended: its
+// reservation, or, where nobody ended it in time, what it has cost and will
+// cost until an end that is asked for now.
+func (l Lease) Held(now time.Time) policy.Money {
+	if l.State == Ended {
+		return 0
+	}
+	if cost := l.CostAt(now); cost > 0 && l.GoneAt.IsZero() {
+		return max(l.Reserved, cost+l.Price.For(l.StopAllowance))
+	}
+	return max(l.Reserved, l.CostAt(now))
+}
+
+// owns reports whether an instance is this lease's by its signed name, or by
+// the tag that repeats it. A key name is no proof: anybody in the account can
+// launch with our key.
+func (l Lease) owns(inst lambda.Instance) bool {
+	if inst.Name == l.Name {
 		return true
 	}
-	for _, k := range keyNames {
-		if k == l.KeyName {
-			return true
-		}
-	}
-	for _, v := range tagValues {
-		if v == l.Name {
+	for _, t := range inst.Tags {
+		if t.Key == tagKey && t.Value == l.Name {
 			return true
 		}
 	}

@@ -30,9 +30,11 @@ type Config struct {
 	SSHPort     int    // default 22
 	ImageFamily string // pinned at each launch, default "lambda-stack-24-04"
 
-	// Lead tries to become the one process of this state directory that
-	// reconciles. It returns false while another one leads. Default: always.
-	Lead func() (bool, error)
+	// Lead tries to become the one process that reconciles the account's leases of
+	// this ledger. It returns false while another one leads. Default: always.
+	Lead func(account string) (bool, error)
+	// Yield gives the lead back, for a process that cannot act.
+	Yield func()
 	// Guard names this process in the ledger's list of guards, for instance
 	// "server 4711".
 	Guard string
@@ -63,6 +65,7 @@ type Timing struct {
 	SSHRetry      time.Duration // between two tries to reach a booting machine, default 2 s
 	StopRetry     time.Duration // between two terminate calls for one lease, default 15 s, growing to 2 min
 	Unhealthy     time.Duration // how long a booting instance may be called unhealthy, default 1 min
+	Vanish        time.Duration // how long an instance in use may be missing from listings, default 1 min
 }
 
 func (t Timing) withDefaults() Timing {
@@ -82,6 +85,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.SSHRetry, 2*time.Second)
 	def(&t.StopRetry, 15*time.Second)
 	def(&t.Unhealthy, time.Minute)
+	def(&t.Vanish, time.Minute)
 	return t
 }
 
@@ -100,6 +104,7 @@ type Manager struct {
 	Config
 	log *slog.Logger
 
+	clock    wallClock
 	launches sync.WaitGroup // launch calls under way; Close waits for them
 	wake     chan struct{}  // tells the reconciler that there is something new
 
@@ -130,7 +135,10 @@ func New(c Config) (*Manager, error) {
 		c.Principal = "default"
 	}
 	if c.Lead == nil {
-		c.Lead = func() (bool, error) { return true, nil }
+		c.Lead = func(string) (bool, error) { return true, nil }
+	}
+	if c.Yield == nil {
+		c.Yield = func() {}
 	}
 	if c.Guard == "" {
 		c.Guard = "server"
@@ -168,30 +176,11 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 }
 
-// maxTrustedSkew is how far our clock may be from the cloud's before the
-// cloud's is taken instead.
-const maxTrustedSkew = time.Minute
-
-// now is wall time in UTC without a monotonic part (a laptop sleeps), corrected
-// by the cloud's clock where ours is wrong. Whole milliseconds, as stored.
-func (m *Manager) now() time.Time {
-	t := m.Now()
-	if skew, ok := m.Cloud.ClockSkew(); ok && (skew > maxTrustedSkew || skew < -maxTrustedSkew) {
-		t = t.Add(skew)
-	}
-	return t.Round(0).UTC().Truncate(time.Millisecond)
-}
-
 func (m *Manager) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (m *Manager) periods(p *policy.Policy, now time.Time) Periods {
-	d, w, mo := p.PeriodStarts(now)
-	return Periods{Day: d, Week: w, Month: mo}
 }
 
 // policyNow is the policy in force; without one nothing is launched.

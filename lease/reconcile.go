@@ -4,50 +4,67 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
 )
 
-// beatEvery is how often a guard says that it lives; a guard that has been
-// silent for guardSilence counts as dead.
 const (
+	// beatEvery is how often a guard says that it lives; one that has been silent
+	// for guardSilence counts as dead.
 	beatEvery    = 5 * time.Second
 	guardSilence = 30 * time.Second
-	sweepEvery   = time.Hour
-	sweepFirst   = 20 * time.Second
+
+	sweepEvery = time.Hour
+	sweepFirst = 20 * time.Second
+
+	// listingCall bounds one listing; deadlines must not wait for it for ever.
+	listingCall = 45 * time.Second
+	// blindAfter is how many listings may fail before our own clock is trusted: a
+	// lease must not outlive its deadline because the cloud does not answer.
+	blindAfter = 5
 )
 
-// reconciler is the leader's memory between two passes. Losing it loses nothing
+// reconciler is a process's memory between two passes. Losing it loses nothing
 // but a little time.
 type reconciler struct {
 	m        *Manager
+	began    time.Time
 	beat     time.Time
+	led      time.Time // last beat as the leader
 	listed   time.Time // last try to list
-	checked  time.Time // last good listing, whose Date corrected our clock
 	failed   int       // listings in a row without an answer
 	swept    time.Time
 	leading  bool
+	known    []Lease // live as of the last good look at the ledger
 	probing  sync.WaitGroup
+	ensuring atomic.Bool
 	probeCtx context.Context
 	sick     map[ID]time.Time // since when a booting instance is called unhealthy
 }
 
 // Run reconciles until ctx ends, then waits for the goroutines that it started.
-// Only the process for which Config.Lead says so acts; the others look again
-// at each tick, so that one takes over when the leader dies.
+// Only one process for each account and ledger acts; the others stand by, and
+// take over when the leader dies or falls silent. Who cannot act does not lead
+// and does not count as a guard.
 func (m *Manager) Run(ctx context.Context) error {
 	probeCtx, cancel := context.WithCancel(ctx)
-	r := &reconciler{m: m, probeCtx: probeCtx, sick: map[ID]time.Time{}}
+	r := &reconciler{m: m, probeCtx: probeCtx, began: m.now(), sick: map[ID]time.Time{}}
 	defer r.probing.Wait()
 	defer cancel()
 	tick := time.NewTicker(m.Timing.Tick)
 	defer tick.Stop()
 	for {
-		r.pass(ctx)
+		if err := r.pass(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warn("reconcile", "err", err)
+		}
 		select {
 		case <-ctx.Done():
+			m.Yield()
 			return nil
 		case <-tick.C:
 		case <-m.wake:
@@ -56,70 +73,121 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-func (r *reconciler) pass(ctx context.Context) {
-	lead, err := r.m.Lead()
+func (r *reconciler) pass(ctx context.Context) error {
+	m := r.m
+	leases, err := m.Store.Live(ctx)
 	if err != nil {
-		r.m.log.Error("cannot tell who leads", "err", err)
-		return
+		r.stepDown()
+		r.rescue(ctx)
+		return fmt.Errorf("read the live leases: %w", err)
 	}
-	if lead != r.leading {
-		r.leading = lead
-		r.m.log.Info("leadership", "leading", lead)
+	r.known = leases
+	if len(leases) == 0 {
+		return r.sweepWhenDue(ctx)
 	}
-	leases, err := r.m.Store.Live(ctx)
+	account, err := m.Cloud.Account(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			r.m.log.Error("the live leases cannot be read", "err", err)
-		}
-		return
+		r.stepDown()
+		return fmt.Errorf("identify the account: %w", err)
 	}
-	if len(leases) > 0 {
-		r.say(ctx)
+	// Under another key, neither a listing nor a 404 says anything.
+	leases = slices.DeleteFunc(slices.Clone(leases), func(l Lease) bool { return l.Account != account })
+	if len(leases) == 0 {
+		r.stepDown()
+		return nil
 	}
-	if !lead {
-		return
+	if err := r.say(ctx, &r.beat, m.Guard); err != nil {
+		r.stepDown()
+		r.rescue(ctx)
+		return err
 	}
-	if err := r.once(ctx, leases); err != nil && ctx.Err() == nil {
-		r.m.log.Warn("reconcile", "err", err)
+	lead, err := m.Lead(account)
+	if err != nil {
+		return fmt.Errorf("find out who leads: %w", err)
 	}
+	leader := guardLeader + " " + account
+	if !lead && !r.silent(ctx, leader) {
+		r.leading = false
+		return nil
+	}
+	if !r.leading {
+		r.leading = true
+		m.log.Info("leading", "lock", lead)
+	}
+	if err := r.say(ctx, &r.led, leader); err != nil {
+		return err
+	}
+	return r.once(ctx, leases)
 }
 
-// say writes down that this process guards the live leases: as the leader, or
-// as one that takes over at the next tick after the leader has died.
-func (r *reconciler) say(ctx context.Context) {
+func (r *reconciler) stepDown() {
+	if r.leading {
+		r.m.log.Warn("no longer leading: this process cannot act")
+	}
+	r.leading = false
+	r.m.Yield()
+}
+
+// say writes a heartbeat if it is time for one.
+func (r *reconciler) say(ctx context.Context, last *time.Time, name string) error {
 	now := r.m.now()
-	if since := now.Sub(r.beat); since >= 0 && since < beatEvery {
-		return
+	if since := now.Sub(*last); since >= 0 && since < beatEvery {
+		return nil
 	}
-	if err := r.m.Store.Beat(ctx, r.m.Guard, now); err != nil {
-		r.m.log.Error("the guard's heartbeat could not be written", "err", err)
-		return
+	if err := r.m.Store.Beat(ctx, name, now); err != nil {
+		return fmt.Errorf("write a heartbeat: %w", err)
 	}
-	r.beat = now
+	*last = now
+	if name == r.m.Guard && r.ensuring.CompareAndSwap(false, true) {
+		r.probing.Add(1)
+		go func() {
+			defer r.probing.Done()
+			defer r.ensuring.Store(false)
+			if err := r.m.EnsureGuard(r.probeCtx); err != nil && r.probeCtx.Err() == nil { // one that died is replaced
+				r.m.log.Error("no guard that outlives this process", "err", err)
+			}
+		}()
+	}
+	return nil
 }
 
-// once looks at every live lease and does what is due.
-func (r *reconciler) once(ctx context.Context, leases []Lease) (err error) {
+// silent reports whether the leader has not been heard of for so long that
+// somebody else has to act. A suspended process holds its lock and does nothing;
+// compare-and-swap makes it safe that it may wake up beside us.
+func (r *reconciler) silent(ctx context.Context, leader string) bool {
+	guards, err := r.m.Store.Guards(ctx)
+	if err != nil {
+		return false
+	}
+	seen := r.began
+	for _, g := range guards {
+		if g.Name == leader && g.Seen.After(seen) {
+			seen = g.Seen
+		}
+	}
+	return r.m.now().Sub(seen) > guardSilence
+}
+
+// once looks at every live lease of the account and does what is due.
+func (r *reconciler) once(ctx context.Context, leases []Lease) error {
 	m := r.m
 	now := m.now()
-	if len(leases) == 0 {
-		return r.sweepWhenDue(ctx, now)
-	}
-	busy := false
-	for _, l := range leases {
-		busy = busy || l.State != Ready
-	}
-	if r.due(leases, now) && !r.clockIsGood(now) {
+	if r.anyOverdue(leases, now) && !m.timeIsSure() && r.failed < blindAfter {
 		// A clock that jumped must not end a lease: ask the cloud what time it is.
 		r.listed = now
-		if err := r.list(ctx, leases); err != nil {
+		err := r.list(ctx, leases)
+		if err == nil && !m.timeIsSure() {
+			err = errors.New("a lease seems overdue, but the time is in doubt")
+		}
+		if err != nil && r.failed < blindAfter {
 			return err
 		}
-		if leases, err = m.Store.Live(ctx); err != nil {
-			return fmt.Errorf("read the live leases: %w", err)
+		if leases, err = r.reload(ctx, leases); err != nil {
+			return err
 		}
 		now = m.now()
 	}
+	busy := false
 	for i, l := range leases {
 		leases[i] = r.expire(ctx, l, now)
 		busy = busy || leases[i].State != Ready
@@ -135,30 +203,29 @@ func (r *reconciler) once(ctx context.Context, leases []Lease) (err error) {
 	return r.list(ctx, leases)
 }
 
-// listingCall bounds one listing; deadlines must not wait for it for ever.
-const listingCall = 45 * time.Second
-
-// blindAfter is how many listings may fail before our own clock is trusted: a
-// lease must not outlive its deadline because the cloud does not answer.
-const blindAfter = 5
-
-// clockIsGood reports whether a good listing has just told the cloud's time.
-func (r *reconciler) clockIsGood(now time.Time) bool {
-	since := now.Sub(r.checked)
-	return r.failed >= blindAfter || !r.checked.IsZero() && since >= 0 && since <= 2*r.m.Timing.IdlePoll
-}
-
-// due reports whether the time of one of the leases is up.
-func (r *reconciler) due(leases []Lease, now time.Time) bool {
+func (r *reconciler) reload(ctx context.Context, leases []Lease) ([]Lease, error) {
+	fresh := make([]Lease, 0, len(leases))
 	for _, l := range leases {
-		if why, _ := r.overdue(l, now); why != "" {
-			return true
+		l, err := r.m.Store.Get(ctx, l.ID)
+		if err != nil {
+			return nil, fmt.Errorf("read lease %s: %w", l.ID, err)
+		}
+		if l.State.Live() {
+			fresh = append(fresh, l)
 		}
 	}
-	return false
+	return fresh, nil
 }
 
-func (r *reconciler) sweepWhenDue(ctx context.Context, now time.Time) error {
+func (r *reconciler) anyOverdue(leases []Lease, now time.Time) bool {
+	return slices.ContainsFunc(leases, func(l Lease) bool {
+		why, _ := r.overdue(l, now)
+		return why != ""
+	})
+}
+
+func (r *reconciler) sweepWhenDue(ctx context.Context) error {
+	now := r.m.now()
 	if r.swept.IsZero() {
 		r.swept = now.Add(sweepFirst - sweepEvery) // an agent's first question goes first
 	}
@@ -167,7 +234,7 @@ func (r *reconciler) sweepWhenDue(ctx context.Context, now time.Time) error {
 	}
 	r.swept = now
 	if err := r.m.Sweep(ctx); err != nil {
-		return fmt.Errorf("sweep old SSH keys: %w", err)
+		return fmt.Errorf("sweep what ended leases left behind: %w", err)
 	}
 	return nil
 }
@@ -203,21 +270,32 @@ func (r *reconciler) overdue(l Lease, now time.Time) (why Reason, detail string)
 	return "", ""
 }
 
-// list asks the cloud once for all instances and goes through the leases with
-// the answer. A failed listing is no evidence of anything.
+// rescue asks the cloud to end what is overdue, while the ledger can be neither
+// read nor written. What came of it is found out when it can be again.
+func (r *reconciler) rescue(ctx context.Context) {
+	m := r.m
+	now := m.now()
+	for _, l := range r.known {
+		why, _ := r.overdue(l, now)
+		if (why == "" && l.State != Stopping) || l.InstanceID == "" || !m.mayTry(l.ID) {
+			continue
+		}
+		err := m.askTerminate(ctx, l)
+		m.log.Error("the ledger cannot be used; an overdue machine is ended all the same", "lease", l.ID, "instance", l.InstanceID, "err", err)
+	}
+}
+
+// list asks the cloud once for all instances and goes through leases and
+// instances with the answer. A failed listing is no evidence of anything.
 func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 	m := r.m
-	account, err := m.Cloud.Account(ctx)
-	if err != nil {
-		return fmt.Errorf("identify the account: %w", err)
-	}
 	// Stops first: they save money, and a listing may hang.
 	for i, l := range leases {
-		if l.State == Stopping && l.InstanceID != "" && l.Account == account && l.GoneAt.IsZero() && m.mayTry(l.ID) {
+		if l.State == Stopping && l.InstanceID != "" && l.GoneAt.IsZero() && m.mayTry(l.ID) {
 			leases[i] = m.terminate(ctx, l)
 		}
 	}
-	at := m.now() // before the call: what it shows was true then or later
+	look := look{from: m.now()}
 	callCtx, cancel := context.WithTimeout(ctx, listingCall)
 	instances, err := m.Cloud.Instances(callCtx)
 	cancel()
@@ -225,187 +303,40 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 		r.failed++
 		return fmt.Errorf("list instances: %w", err)
 	}
-	r.failed, r.checked = 0, m.now()
+	r.failed = 0
+	m.observe(true)
+	look.to = m.now()
 	for _, l := range leases {
-		if l.Account != account || l.State == Ended {
-			continue // under another key, neither a listing nor a 404 says anything
+		if l.State == Ended {
+			continue
 		}
 		var err error
 		if inst := findInstance(l, instances); inst != nil {
-			err = r.present(ctx, l, *inst, at)
+			err = r.present(ctx, l, *inst, look)
 		} else {
-			err = r.absent(ctx, l, at)
+			err = r.absent(ctx, l, look)
 		}
 		if err != nil && !errors.Is(err, ErrConflict) && ctx.Err() == nil {
 			m.log.Warn("reconcile a lease", "lease", l.ID, "err", err)
 		}
 	}
-	return nil
+	return m.endStrays(ctx, instances)
 }
 
 func findInstance(l Lease, instances []lambda.Instance) *lambda.Instance {
-	for i, inst := range instances {
+	i := slices.IndexFunc(instances, func(inst lambda.Instance) bool {
 		if l.InstanceID != "" {
-			if inst.ID == l.InstanceID {
-				return &instances[i]
-			}
-			continue
+			return inst.ID == l.InstanceID
 		}
-		if l.LaunchSentAt.IsZero() {
-			continue
-		}
-		tags := make([]string, 0, len(inst.Tags))
-		for _, t := range inst.Tags {
-			tags = append(tags, t.Value)
-		}
-		if l.owns(inst.Name, inst.SSHKeyNames, tags) {
-			return &instances[i]
-		}
-	}
-	return nil
-}
-
-// present takes in that the listing shows the lease's instance.
-func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance, at time.Time) error {
-	m := r.m
-	was := l
-	if l.InstanceID == "" {
-		l.InstanceID, l.BillingFrom = inst.ID, l.LaunchSentAt
-		l.Detail = "found in the account after its launch call's answer was lost"
-		if l.State == Launching {
-			l.State = Booting
-		}
-	}
-	l.Missing, l.MissingSince = 0, time.Time{}
-	if l.SeenAt.IsZero() || at.Sub(l.SeenAt) >= beatEvery {
-		l.SeenAt = at
-	}
-	if inst.IP != "" {
-		l.Addr = inst.IP
-	}
-	switch {
-	case inst.FirstHealthy != nil && !inst.FirstHealthy.IsZero():
-		l.BillingFrom = inst.FirstHealthy.UTC().Truncate(time.Millisecond)
-	case inst.Status == lambda.StatusBooting && l.ReadyAt.IsZero() && at.After(l.BillingFrom):
-		l.BillingFrom = at // not billed up to here
-	}
-	if inst.Status == lambda.StatusTerminated {
-		l.GoneAt = at
-		return r.gone(ctx, l, "the cloud shows it as terminated")
-	}
-	if l != was {
-		fresh, err := m.Store.Update(ctx, l, changeNote(was, l))
-		if err != nil {
-			return fmt.Errorf("write down what the listing shows: %w", err)
-		}
-		l = fresh
-	}
-	if l.State == Stopping {
-		if m.mayTry(l.ID) {
-			m.terminate(ctx, l)
-		}
+		return !l.LaunchSentAt.IsZero() && l.owns(inst)
+	})
+	if i < 0 {
 		return nil
 	}
-	price := int64(inst.InstanceType.PriceCentsPerHour) * 10_000
-	var why Reason
-	var detail string
-	switch {
-	case int64(l.Price) < price:
-		why, detail = OverBudget, fmt.Sprintf("the cloud charges more than the %s/h that were agreed", l.Price)
-	case inst.Status == lambda.StatusTerminating || inst.Status == lambda.StatusPreempted:
-		why, detail = Gone, fmt.Sprintf("the cloud shows it as %s, and we did not ask for that", inst.Status)
-	case inst.Status == lambda.StatusUnhealthy && l.State == Booting && r.sickFor(l.ID, at) >= m.Timing.Unhealthy:
-		why, detail = GPUUnhealthy, "the cloud calls the machine unhealthy"
-	}
-	if inst.Status != lambda.StatusUnhealthy {
-		delete(r.sick, l.ID)
-	}
-	if why != "" {
-		_, err := m.stop(ctx, l.ID, why, detail)
-		return err
-	}
-	if l.State == Booting && l.Addr != "" {
-		r.probe(l)
-	}
-	return nil
+	return &instances[i]
 }
 
-// sickFor is how long the instance has been called unhealthy without a break.
-func (r *reconciler) sickFor(id ID, at time.Time) time.Duration {
-	since, ok := r.sick[id]
-	if !ok {
-		r.sick[id] = at
-		return 0
-	}
-	return at.Sub(since)
-}
+// guardLeader begins the heartbeat of whoever leads; it is no guard of its own.
+const guardLeader = "leader"
 
-func changeNote(was, is Lease) string {
-	switch {
-	case was.InstanceID != is.InstanceID:
-		return "found as " + is.InstanceID
-	case was.Addr != is.Addr:
-		return "address " + is.Addr
-	case was.Missing != is.Missing:
-		return "listed again"
-	}
-	return "seen"
-}
-
-// absent takes in that a good listing does not show the lease's instance.
-func (r *reconciler) absent(ctx context.Context, l Lease, at time.Time) error {
-	m := r.m
-	if l.LaunchSentAt.IsZero() {
-		return nil // nothing was sent yet; expire watches over it
-	}
-	if l.InstanceID == "" && at.Sub(l.LaunchSentAt) < m.Timing.LaunchCall {
-		return nil // the call may still be on its way
-	}
-	if l.Missing == 0 {
-		l.MissingSince = at
-	}
-	l.Missing++
-	// An instance of which the cloud has never shown any knowledge may appear late.
-	// One that it knew and does not list twice in a row is asked for by its id.
-	known := !l.SeenAt.IsZero() || !l.TerminateAt.IsZero() || at.Sub(l.LaunchSentAt) >= m.Timing.Settle
-	if l.Missing >= 2 && known {
-		gone := true
-		if l.InstanceID != "" {
-			inst, err := m.Cloud.Instance(ctx, l.InstanceID)
-			switch {
-			case err == nil && inst.Status != lambda.StatusTerminated:
-				return r.present(ctx, l, inst, at)
-			case err != nil && !lambda.IsNotFound(err):
-				gone = false
-			}
-		}
-		if gone {
-			if l.GoneAt.IsZero() {
-				l.GoneAt = l.MissingSince
-			}
-			return r.gone(ctx, l, "the cloud does not list it any more")
-		}
-	}
-	if _, err := m.Store.Update(ctx, l, fmt.Sprintf("not listed (%d in a row)", l.Missing)); err != nil {
-		return fmt.Errorf("write down that it is not listed: %w", err)
-	}
-	return nil
-}
-
-// gone ends a lease whose instance is proven to be gone.
-func (r *reconciler) gone(ctx context.Context, l Lease, detail string) error {
-	if l.State != Stopping {
-		l.Reason = Gone
-		if l.InstanceID == "" {
-			l.Reason, detail = Refused, "no instance appeared after the launch call; it was not launched"
-		}
-		l.StopAt = l.GoneAt
-	}
-	l.Detail = detail
-	r.m.Crash("gone")
-	if _, err := r.m.settle(ctx, l, detail); err != nil {
-		return fmt.Errorf("settle: %w", err)
-	}
-	r.m.nudge()
-	return nil
-}
+func isLeader(g Guard) bool { return strings.HasPrefix(g.Name, guardLeader+" ") }

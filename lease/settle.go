@@ -61,8 +61,8 @@ func (m *Manager) sweepKeys(ctx context.Context, chosen func(name string) bool) 
 	return errors.Join(errs...)
 }
 
-// Sweep removes the SSH keys of this ledger's ended leases that a process could
-// not remove any more. Keys of other ledgers are never touched. A ledger that
+// Sweep ends instances and removes SSH keys of this ledger's ended leases that a
+// process could not end or remove any more. Those of others are never touched. A ledger that
 // has never had a lease asks the cloud nothing.
 func (m *Manager) Sweep(ctx context.Context) error {
 	if any, err := m.Store.List(ctx, 1); err != nil || len(any) == 0 {
@@ -70,6 +70,14 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	}
 	ledger, err := m.Store.LedgerID(ctx)
 	if err != nil {
+		return err
+	}
+	instances, err := m.Cloud.Instances(ctx)
+	if err != nil {
+		return err
+	}
+	m.observe(true)
+	if err := m.endStrays(ctx, instances); err != nil {
 		return err
 	}
 	prefix := namePrefix + "-" + ledger + "-"

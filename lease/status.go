@@ -97,7 +97,7 @@ func (m *Manager) guards(ctx context.Context) []Guard {
 		return nil
 	}
 	now := m.now()
-	return slices.DeleteFunc(all, func(g Guard) bool { return now.Sub(g.Seen) > guardSilence })
+	return slices.DeleteFunc(all, func(g Guard) bool { return isLeader(g) || now.Sub(g.Seen) > guardSilence })
 }
 
 // deadlineNear is when answers begin to warn of the deadline.

@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
@@ -43,7 +42,7 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 			continue
 		}
 		if err != nil {
-			return Lease{}, ledgerError("stop lease "+string(id), err)
+			return Lease{}, m.stopUnwritten(ctx, l, err)
 		}
 		m.Crash("stop-written")
 		m.log.Info("stopping", "lease", id, "reason", why, "detail", detail)
@@ -56,6 +55,39 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 		}
 		return stopped, nil
 	}
+}
+
+// stopUnwritten ends a machine although the decision cannot be written: what is
+// not in the ledger can be found out later, what was spent cannot be had back.
+func (m *Manager) stopUnwritten(ctx context.Context, l Lease, cause error) *Error {
+	e := ledgerError("stop lease "+string(l.ID), cause)
+	e.LeaseID = l.ID
+	if l.InstanceID == "" || !m.mayTry(l.ID) {
+		return e
+	}
+	if err := m.askTerminate(ctx, l); err != nil {
+		e.Message += ", and the cloud could not be asked to end the machine: " + err.Error()
+		return e
+	}
+	e.Message += "; the cloud was asked to end the machine all the same, and the lease is settled when the ledger works again"
+	return e
+}
+
+// askTerminate asks the cloud once to end the lease's instance.
+func (m *Manager) askTerminate(ctx context.Context, l Lease) error {
+	account, err := m.Cloud.Account(ctx)
+	if err != nil {
+		return err
+	}
+	if account != l.Account {
+		return errors.New("the lease was launched with another API key")
+	}
+	callCtx, cancel := context.WithTimeout(ctx, terminateCall)
+	defer cancel()
+	m.Crash("terminating")
+	_, err = m.Cloud.Terminate(callCtx, l.InstanceID)
+	m.Crash("terminate-sent")
+	return err
 }
 
 // stopTry is when a lease's terminate call may be sent again.
@@ -73,8 +105,8 @@ func (m *Manager) mayTry(id ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.stops[id]
-	if now.Before(t.next) {
-		return false
+	if wait := t.next.Sub(now); wait > 0 && wait <= 2*max(maxStopRetry, m.Timing.StopRetry) {
+		return false // longer than any wait of ours is a clock that went back
 	}
 	if t.wait == 0 {
 		t.wait = m.Timing.StopRetry
@@ -92,17 +124,7 @@ const terminateCall = 30 * time.Second
 // terminate asks the cloud once to end the lease's instance. Its answer proves
 // nothing; the listing does.
 func (m *Manager) terminate(ctx context.Context, l Lease) Lease {
-	account, err := m.Cloud.Account(ctx)
-	if err == nil && account != l.Account {
-		err = fmt.Errorf("the lease was launched with another API key")
-	}
-	if err == nil {
-		callCtx, cancel := context.WithTimeout(ctx, terminateCall)
-		m.Crash("terminating")
-		_, err = m.Cloud.Terminate(callCtx, l.InstanceID)
-		cancel()
-		m.Crash("terminate-sent")
-	}
+	err := m.askTerminate(ctx, l)
 	switch {
 	case err == nil:
 		l.TerminateAt, l.Detail = m.now(), "the cloud has accepted the stop; not yet confirmed"

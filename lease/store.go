@@ -38,8 +38,8 @@ type Store interface {
 
 	// Reserve sums the usage of the account and of l.Principal, asks decide, and
 	// writes l only if the verdict is policy.Allow, all in one transaction. The
-	// usage counts, for each live lease, its reservation (or its cost so far, where
-	// that is more) in every period, and for each ended lease its settled cost in each period in which it ended.
+	// usage counts, for each live lease, what it holds (see Lease.Held) in every
+	// period, and for each ended lease its settled cost in each period in which it ended.
 	// Usage.LaunchesLastHour counts leases created in the hour before at.
 	// decide must be pure; it may be called more than once.
 	Reserve(ctx context.Context, l Lease, at time.Time, p Periods, decide func(policy.Usage) policy.Decision) (Reservation, error)
@@ -65,10 +65,14 @@ type Store interface {
 	List(ctx context.Context, limit int) ([]Lease, error)
 	// Usage is what Reserve would hand to decide.
 	Usage(ctx context.Context, principal string, at time.Time, p Periods) (policy.Usage, error)
+	// Correct adds to what an ended lease has cost: an entry of its own, never an
+	// edit. Usage counts it in the periods in which the lease ended.
+	Correct(ctx context.Context, id ID, amount policy.Money, at time.Time, note string) error
 	// History lists the changes of a lease, oldest first.
 	History(ctx context.Context, id ID) ([]Event, error)
 
-	// Beat records that guard (for instance "server 4711") enforces deadlines as of at.
+	// Beat records that guard (for instance "server 4711") enforces deadlines as of
+	// at; the zero time that it does not any more.
 	Beat(ctx context.Context, guard string, at time.Time) error
 	// Guards lists the latest beat of each guard, newest first.
 	Guards(ctx context.Context) ([]Guard, error)

@@ -121,8 +121,7 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 		if err != nil {
 			return err
 		}
-		// Its reservation, or what it has cost where nobody ended it in time.
-		held := max(l.Reserved, l.CostAt(at))
+		held := l.Held(at)
 		return add(half(l.Principal == principal), policy.Totals{
 			Leases: 1, GPUs: l.GPUs, BurnPerHour: l.Price, Day: held, Week: held, Month: held, Lifetime: held,
 		})

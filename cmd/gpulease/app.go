@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ type app struct {
 	manager *lease.Manager
 	account *account
 	store   lease.Store
+	broken  error // why the ledger cannot be used, if it cannot
+	guard   string
 	log     *slog.Logger
 	closers []func() error
 	key     atomic.Pointer[lambda.Key] // once it is known
@@ -43,12 +46,12 @@ func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
 // server starts and says at each call what is wrong, since agent hosts hide
 // what a server prints before it dies.
 func (s *settings) open(ctx context.Context, role string, stderr io.Writer) (*app, error) {
-	return s.openGuarded(ctx, role, nil, stderr)
+	return s.openGuarded(ctx, role, false, stderr)
 }
 
 // openGuarded is open for a process that launches and may end before its leases
-// do: guard is called before each launch.
-func (s *settings) openGuarded(ctx context.Context, role string, guard func(context.Context) error, stderr io.Writer) (*app, error) {
+// do: with keep, a keeper is started before each launch, and again if it died.
+func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stderr io.Writer) (*app, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -59,11 +62,11 @@ func (s *settings) openGuarded(ctx context.Context, role string, guard func(cont
 	if err := os.MkdirAll(s.stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	a := &app{log: log}
+	a := &app{log: log, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
 	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log})
 	if err != nil {
 		log.Error("the ledger cannot be used: nothing will be launched", "path", s.ledgerPath, "err", err)
-		a.store = lease.BrokenStore(err)
+		a.store, a.broken = lease.BrokenStore(err), err
 	} else {
 		a.store = db
 		a.closers = append(a.closers, db.Close)
@@ -82,19 +85,65 @@ func (s *settings) openGuarded(ctx context.Context, role string, guard func(cont
 	}}
 	pool := remote.NewPool(remote.Config{Logger: log})
 	a.closers = append(a.closers, pool.Close)
-	lock := flock.New(filepath.Join(s.stateDir, "leader.lock"), flock.SetPermissions(0o600))
-	a.closers = append(a.closers, lock.Close)
+	lead := &leadership{ledger: s.ledgerPath}
+	a.closers = append(a.closers, lead.close)
+	var guard func(context.Context) error
+	if keep {
+		guard = func(ctx context.Context) error { return s.ensureKeeper(ctx, a) }
+	}
 	a.manager, err = lease.New(lease.Config{
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
-		Lead:        lock.TryLock,
+		Lead: lead.try, Yield: lead.yield,
 		EnsureGuard: guard,
-		Guard:       fmt.Sprintf("%s %d", role, os.Getpid()), Logger: log,
+		Guard:       a.guard, Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// leadership is the file lock of the one process that reconciles an account's
+// leases of a ledger. The kernel drops it when the process dies.
+type leadership struct {
+	ledger string
+
+	mu      sync.Mutex
+	account string
+	lock    *flock.Flock
+}
+
+func (l *leadership) try(account string) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock != nil && l.account != account {
+		if err := l.lock.Close(); err != nil {
+			return false, err
+		}
+		l.lock = nil
+	}
+	if l.lock == nil {
+		l.account, l.lock = account, flock.New(l.ledger+".leader-"+account, flock.SetPermissions(0o600))
+	}
+	return l.lock.TryLock()
+}
+
+func (l *leadership) yield() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock != nil {
+		_ = l.lock.Unlock() // closing would say it again
+	}
+}
+
+func (l *leadership) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock == nil {
+		return nil
+	}
+	return l.lock.Close()
 }
 
 func (a *app) close() error {

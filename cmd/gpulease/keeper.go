@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -18,7 +20,9 @@ import (
 
 const (
 	keeperTick    = time.Second
-	keeperStarts  = 3 * time.Second // how long a keeper tries to get its lock: a server may just be looking at it
+	keeperLocks   = 3 * time.Second  // how long a keeper tries to get its lock: a server may just be looking at it
+	keeperStarts  = 10 * time.Second // how long a server waits for a keeper's first heartbeat
+	keeperFresh   = 20 * time.Second // how old a heartbeat may be
 	keeperLogSize = 1 << 20
 	keeperSweep   = 10 * time.Second
 )
@@ -28,22 +32,30 @@ func (s *settings) keeperLock() *flock.Flock {
 }
 
 func newKeeper(s *settings) *cobra.Command {
-	return &cobra.Command{
+	var keyOnStdin bool
+	c := &cobra.Command{
 		Use:   "keeper",
 		Short: "Enforce deadlines until no lease is alive (servers start it by themselves)",
 		Long: `keeper is a small process that outlives agent hosts: it ends leases at their deadlines, confirms
 stops and settles, and ends when no lease is alive. There is one for each state directory; servers
-start it before the first launch, so there is rarely a reason to start it by hand.`,
+start it before the first launch and again if it died, so there is rarely a reason to start it by hand.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := s.check(); err != nil {
 				return err
 			}
+			if keyOnStdin {
+				key, err := io.ReadAll(io.LimitReader(c.InOrStdin(), 4096))
+				if err != nil {
+					return fmt.Errorf("read the API key: %w", err)
+				}
+				s.env["LAMBDA_API_KEY"] = string(key)
+			}
 			if err := os.MkdirAll(s.stateDir, 0o700); err != nil {
 				return fmt.Errorf("make the state directory: %w", err)
 			}
 			lock := s.keeperLock()
-			lockCtx, cancel := context.WithTimeout(c.Context(), keeperStarts)
+			lockCtx, cancel := context.WithTimeout(c.Context(), keeperLocks)
 			defer cancel()
 			if ok, err := lock.TryLockContext(lockCtx, 50*time.Millisecond); !ok {
 				if err == nil || errors.Is(err, context.DeadlineExceeded) {
@@ -56,56 +68,93 @@ start it before the first launch, so there is rarely a reason to start it by han
 			if err != nil {
 				return err
 			}
-			return a.whileReconciling(c.Context(), a.untilNothingLives)
+			if a.broken != nil {
+				return errors.Join(a.broken, a.close()) // who cannot read the ledger guards nothing
+			}
+			return errors.Join(a.keep(c.Context()), a.close())
 		},
+	}
+	c.Flags().BoolVar(&keyOnStdin, "key-on-stdin", false, "read the API key from standard input (for servers)")
+	return c
+}
+
+// keep reconciles until nothing lives. Before it leaves it says that it guards
+// no more, and looks once again: a lease that was reserved in between is either
+// seen here, or its server sees that no keeper guards it and starts another.
+func (a *app) keep(ctx context.Context) error {
+	for {
+		runCtx, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- a.manager.Run(runCtx) }()
+		a.untilNothingLives(ctx)
+		stop()
+		if err := <-done; err != nil || ctx.Err() != nil {
+			return err
+		}
+		if err := a.store.Beat(ctx, a.guard, time.Time{}); err != nil {
+			return err
+		}
+		if live, err := a.store.Live(ctx); err == nil && len(live) == 0 {
+			return nil
+		}
 	}
 }
 
 // untilNothingLives returns when no lease is alive. A ledger that cannot be read
 // is no proof of that.
-func (a *app) untilNothingLives(ctx context.Context) error {
+func (a *app) untilNothingLives(ctx context.Context) {
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
 	for {
-		live, err := a.store.Live(ctx)
-		if err == nil && len(live) == 0 {
+		if live, err := a.store.Live(ctx); err == nil && len(live) == 0 {
 			// What a killed server could not tidy up any more is ours to tidy.
 			sweepCtx, cancel := context.WithTimeout(ctx, keeperSweep)
 			defer cancel()
 			if err := a.manager.Sweep(sweepCtx); err != nil {
-				a.log.Warn("old SSH keys stay in the account for now", "err", err)
+				a.log.Warn("what ended leases left behind is still there", "err", err)
 			}
-			return nil
+			return
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
 }
 
-// ensureKeeper starts a keeper if none runs. It returns when one holds the lock
-// or could not be started.
-func (s *settings) ensureKeeper(ctx context.Context) error {
-	running, err := s.keeperRuns()
-	if err != nil || running {
-		return err
-	}
-	if err := s.startKeeper(); err != nil {
-		return fmt.Errorf("start the keeper: %w", err)
-	}
+// ensureKeeper returns when a keeper guards this ledger's leases: it holds its
+// lock, and has shown by a heartbeat that it has the ledger and the key.
+func (s *settings) ensureKeeper(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, keeperStarts)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	started := false
 	for {
-		if running, err := s.keeperRuns(); err != nil || running {
+		running, err := s.keeperRuns()
+		if err != nil {
 			return err
+		}
+		if running {
+			guards, err := a.store.Guards(ctx)
+			if err != nil {
+				return fmt.Errorf("look for the keeper's heartbeat: %w", err)
+			}
+			for _, g := range guards {
+				if strings.HasPrefix(g.Name, lease.GuardKeeper+" ") && time.Since(g.Seen).Abs() < keeperFresh {
+					return nil
+				}
+			}
+		} else if !started {
+			if err := s.startKeeper(a); err != nil {
+				return fmt.Errorf("start the keeper: %w", err)
+			}
+			started = true
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("start the keeper: it did not come up; see %s", s.keeperLog())
+			return fmt.Errorf("start the keeper: no heartbeat of it in the ledger %s within %s; see %s", s.ledgerPath, keeperStarts, s.keeperLog())
 		case <-tick.C:
 		}
 	}
@@ -124,7 +173,7 @@ func (s *settings) keeperLog() string { return filepath.Join(s.stateDir, "keeper
 
 // startKeeper starts this binary once more, in a session of its own, so that it
 // does not end with the agent host.
-func (s *settings) startKeeper() error {
+func (s *settings) startKeeper(a *app) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -140,6 +189,12 @@ func (s *settings) startKeeper() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(self, "keeper")
+	if key := a.key.Load(); key != nil {
+		// It may have come from a command that works in our session only. A pipe is
+		// not seen by other processes, as the environment is.
+		cmd.Args = append(cmd.Args, "--key-on-stdin")
+		cmd.Stdin = strings.NewReader(key.Reveal())
+	}
 	cmd.Dir = s.stateDir
 	cmd.Env = append(os.Environ(),
 		"GPULEASE_API_URL="+s.apiURL, "GPULEASE_SSH_PORT="+strconv.Itoa(s.sshPort), "GPULEASE_LEDGER="+s.ledgerPath,

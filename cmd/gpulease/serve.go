@@ -35,11 +35,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			var guard func(context.Context) error
-			if keep {
-				guard = s.ensureKeeper
-			}
-			a, err := s.openGuarded(ctx, lease.GuardServer, guard, c.ErrOrStderr())
+			a, err := s.openGuarded(ctx, lease.GuardServer, keep, c.ErrOrStderr())
 			if err != nil {
 				return err
 			}

@@ -97,6 +97,19 @@ func (s *settings) check() error {
 	if s.ledgerPath == "" {
 		s.ledgerPath = filepath.Join(s.stateDir, "ledger.db")
 	}
+	if !strings.HasPrefix(s.ledgerPath, "postgres://") {
+		if err := absolute("GPULEASE_LEDGER", &s.ledgerPath); err != nil {
+			return err
+		}
+	}
+	if err := absolute("GPULEASE_STATE_DIR", &s.stateDir); err != nil {
+		return err
+	}
+	if s.keyFile != "" {
+		if err := absolute("LAMBDA_API_KEY_FILE", &s.keyFile); err != nil {
+			return err
+		}
+	}
 	s.policyIsGiven = s.policyPath != ""
 	if !s.policyIsGiven {
 		d, err := base("XDG_CONFIG_HOME", ".config")
@@ -105,6 +118,16 @@ func (s *settings) check() error {
 		}
 		s.policyPath = filepath.Join(d, "gpulease", "policy.yaml")
 	}
+	return absolute("GPULEASE_POLICY", &s.policyPath)
+}
+
+// absolute makes a path mean the same in every process that it is handed to.
+func absolute(name string, path *string) error {
+	abs, err := filepath.Abs(*path)
+	if err != nil {
+		return usageError(fmt.Errorf("%s: %w", name, err))
+	}
+	*path = abs
 	return nil
 }
 

@@ -1,0 +1,102 @@
+package lease
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/gpulease/gpulease/policy"
+)
+
+// maxTrustedSkew is how far our clock may be from the cloud's before the
+// cloud's is taken instead; readings within it agree.
+const maxTrustedSkew = time.Minute
+
+// wallClock corrects our clock by the cloud's. One answer proves nothing, since
+// a date can be wrong there too: a correction needs two answers that agree.
+type wallClock struct {
+	mu      sync.Mutex
+	skew    time.Duration // in force
+	read    time.Duration // the newest reading
+	doubt   bool          // the newest reading contradicts what is in force
+	checked time.Time     // when a good answer last agreed, by the corrected clock
+}
+
+func near(a, b time.Duration) bool { return (a - b).Abs() <= maxTrustedSkew }
+
+// observe takes in the clock of the cloud's newest answer. With another the
+// caller knows that it is another answer than at the last call.
+func (m *Manager) observe(another bool) {
+	s, ok := m.Cloud.ClockSkew()
+	if !ok {
+		return
+	}
+	if s.Abs() <= maxTrustedSkew {
+		s = 0
+	}
+	c := &m.clock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case near(s, c.skew):
+		c.doubt = false
+	case another && c.doubt && near(s, c.read):
+		c.skew, c.doubt = s, false
+	default:
+		c.doubt = true
+	}
+	c.read = s
+	if !c.doubt {
+		c.checked = m.at(c.skew)
+	}
+}
+
+// at is wall time in UTC without a monotonic part (a laptop sleeps), in whole
+// milliseconds as stored.
+func (m *Manager) at(skew time.Duration) time.Time {
+	return m.Now().Add(skew).Round(0).UTC().Truncate(time.Millisecond)
+}
+
+// now is our time, corrected where the cloud's says that ours is wrong.
+func (m *Manager) now() time.Time {
+	m.clock.mu.Lock()
+	skew := m.clock.skew
+	m.clock.mu.Unlock()
+	return m.at(skew)
+}
+
+// timeIsSure reports whether the cloud has just agreed with our time. Where it
+// has not, a clock may have jumped since.
+func (m *Manager) timeIsSure() bool {
+	now := m.now()
+	m.clock.mu.Lock()
+	defer m.clock.mu.Unlock()
+	since := now.Sub(m.clock.checked)
+	return !m.clock.doubt && !m.clock.checked.IsZero() && since >= 0 && since <= 2*m.Timing.IdlePoll
+}
+
+// askTime makes sure of the time before something is dated by it.
+func (m *Manager) askTime(ctx context.Context) error {
+	m.observe(false)
+	for range 3 {
+		if m.timeIsSure() {
+			return nil
+		}
+		if _, err := m.Cloud.Instances(ctx); err != nil {
+			return cloudError("ask the cloud for the time", "", err)
+		}
+		m.observe(true)
+	}
+	if m.timeIsSure() {
+		return nil
+	}
+	return &Error{
+		Code: CodeCloudUnavailable, Message: "the time is not certain, so nothing was launched", Why: "the cloud's answers and this computer's clock contradict each other",
+		Next: "check this computer's clock, then call again", Retryable: true,
+	}
+}
+
+func (m *Manager) periods(p *policy.Policy, now time.Time) Periods {
+	d, w, mo := p.PeriodStarts(now)
+	return Periods{Day: d, Week: w, Month: mo}
+}

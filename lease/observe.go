@@ -1,0 +1,173 @@
+package lease
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// look is when a listing was made: what it shows was true at some moment
+// between the two. Each conclusion takes the one that is safe for it.
+type look struct{ from, to time.Time }
+
+// present takes in that the cloud shows the lease's instance.
+func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance, at look) error {
+	m := r.m
+	was := l
+	if l.InstanceID == "" {
+		l.InstanceID, l.BillingFrom = inst.ID, l.LaunchSentAt
+		l.Detail = "found in the account after its launch call's answer was lost"
+		if l.State == Launching {
+			l.State = Booting
+		}
+	}
+	l.Missing, l.MissingSince = 0, time.Time{}
+	if l.SeenAt.IsZero() || at.from.Sub(l.SeenAt) >= beatEvery {
+		l.SeenAt = at.from
+	}
+	if inst.IP != "" {
+		l.Addr = inst.IP
+	}
+	if inst.Status == lambda.StatusBooting && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.from.After(l.BillingFrom) {
+		l.BillingFrom = at.from // not billed up to here
+	}
+	dearer := false
+	if price := policy.Cents(int64(inst.InstanceType.PriceCentsPerHour)); price > l.Price {
+		l.Price, dearer = price, true // what it costs is what the cloud charges, agreed or not
+	}
+	if inst.Status == lambda.StatusTerminated {
+		l.GoneAt = at.to
+		return r.gone(ctx, l, "the cloud shows it as terminated")
+	}
+	if l != was {
+		fresh, err := m.Store.Update(ctx, l, changeNote(was, l))
+		if err != nil {
+			return fmt.Errorf("write down what the listing shows: %w", err)
+		}
+		l = fresh
+	}
+	if l.State == Stopping {
+		if m.mayTry(l.ID) {
+			m.terminate(ctx, l)
+		}
+		return nil
+	}
+	var why Reason
+	var detail string
+	switch {
+	case dearer:
+		why, detail = OverBudget, fmt.Sprintf("the cloud charges %s/h, more than the %s/h that were agreed", l.Price, was.Price)
+	case inst.Status == lambda.StatusTerminating || inst.Status == lambda.StatusPreempted:
+		why, detail = Gone, fmt.Sprintf("the cloud shows it as %s, and we did not ask for that", inst.Status)
+	case inst.Status == lambda.StatusUnhealthy && l.State == Booting && r.sickFor(l.ID, at.to) >= m.Timing.Unhealthy:
+		why, detail = GPUUnhealthy, "the cloud calls the machine unhealthy"
+	}
+	if inst.Status != lambda.StatusUnhealthy {
+		delete(r.sick, l.ID)
+	}
+	if why != "" {
+		_, err := m.stop(ctx, l.ID, why, detail)
+		return err
+	}
+	if l.State == Booting && l.Addr != "" {
+		r.probe(l)
+	}
+	return nil
+}
+
+// sickFor is how long the instance has been called unhealthy without a break.
+func (r *reconciler) sickFor(id ID, at time.Time) time.Duration {
+	since, ok := r.sick[id]
+	if !ok {
+		r.sick[id] = at
+		return 0
+	}
+	return at.Sub(since)
+}
+
+func changeNote(was, is Lease) string {
+	switch {
+	case was.InstanceID != is.InstanceID:
+		return "found as " + is.InstanceID
+	case was.Price != is.Price:
+		return "price " + is.Price.String()
+	case was.Addr != is.Addr:
+		return "address " + is.Addr
+	case was.Missing != is.Missing:
+		return "listed again"
+	}
+	return "seen"
+}
+
+// absent takes in that a good listing does not show the lease's instance.
+func (r *reconciler) absent(ctx context.Context, l Lease, at look) error {
+	m := r.m
+	if l.LaunchSentAt.IsZero() {
+		return nil // nothing was sent yet; expire watches over it
+	}
+	if l.InstanceID == "" && at.from.Sub(l.LaunchSentAt) < m.Timing.LaunchCall {
+		return nil // the call may still be on its way
+	}
+	if l.Missing == 0 || at.from.Before(l.MissingSince) {
+		l.Missing, l.MissingSince = 0, at.to
+	}
+	l.Missing++
+	if r.provenAbsent(l, at) {
+		gone := true
+		if l.InstanceID != "" {
+			inst, err := m.Cloud.Instance(ctx, l.InstanceID)
+			switch {
+			case err == nil && inst.Status != lambda.StatusTerminated:
+				return r.present(ctx, l, inst, at)
+			case err != nil && !lambda.IsNotFound(err):
+				gone = false
+			}
+		}
+		if gone {
+			l.GoneAt = l.MissingSince
+			return r.gone(ctx, l, "the cloud does not list it any more")
+		}
+	}
+	if _, err := m.Store.Update(ctx, l, fmt.Sprintf("not listed (%d in a row)", l.Missing)); err != nil {
+		return fmt.Errorf("write down that it is not listed: %w", err)
+	}
+	return nil
+}
+
+// provenAbsent reports whether the listings that lack an instance are enough to
+// ask for it by its id, and to believe a "does not exist" then. An instance of
+// which the cloud has never shown any knowledge may appear late; one in use is
+// given longer than one that we have asked the cloud to end.
+func (r *reconciler) provenAbsent(l Lease, at look) bool {
+	t := r.m.Timing
+	known := !l.SeenAt.IsZero() || !l.TerminateAt.IsZero() || at.from.Sub(l.LaunchSentAt) >= t.Settle
+	if !known {
+		return false
+	}
+	since := at.from.Sub(l.MissingSince)
+	if l.State == Stopping {
+		return l.Missing >= 2 && since >= t.Poll/2
+	}
+	return l.Missing >= 3 && since >= t.Vanish
+}
+
+// gone ends a lease whose instance is proven to be gone.
+func (r *reconciler) gone(ctx context.Context, l Lease, detail string) error {
+	if l.State != Stopping {
+		l.Reason = Gone
+		if l.InstanceID == "" {
+			l.Reason, detail = Refused, "no instance appeared after the launch call; it was not launched"
+		}
+		l.StopAt = l.GoneAt
+	}
+	l.Detail = detail
+	r.m.Crash("gone")
+	if _, err := r.m.settle(ctx, l, detail); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	r.m.nudge()
+	return nil
+}

@@ -1,0 +1,100 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// endStrays ends the instances that carry this ledger's signed names and belong
+// to no living lease: one that appeared long after its launch was taken for not
+// having happened, or a second one of one launch. The signature proves that
+// they are ours; without it nothing is touched.
+func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) error {
+	ledger, err := m.Store.LedgerID(ctx)
+	if err != nil {
+		return fmt.Errorf("read the ledger's name: %w", err)
+	}
+	var errs []error
+	for _, inst := range instances {
+		if inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {
+			continue
+		}
+		n, ours, err := m.signedName(ctx, inst)
+		if err != nil {
+			return err
+		}
+		if !ours || n.Ledger != ledger {
+			continue
+		}
+		l, err := m.Store.Get(ctx, n.Lease)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			// Ours by the key and of this ledger's name, but the ledger has lost it: its
+			// hard stop is all that is known.
+			if m.now().Before(n.HardStop) {
+				continue
+			}
+			l = Lease{ID: n.Lease}
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		case l.State != Ended && (l.InstanceID == "" || l.InstanceID == inst.ID):
+			continue
+		}
+		errs = append(errs, m.endStray(ctx, l, inst.ID, policy.Cents(int64(inst.InstanceType.PriceCentsPerHour))))
+	}
+	return errors.Join(errs...)
+}
+
+// signedName is the signed name of an instance, from its name or its tag.
+func (m *Manager) signedName(ctx context.Context, inst lambda.Instance) (Name, bool, error) {
+	candidates := []string{inst.Name}
+	for _, t := range inst.Tags {
+		if t.Key == tagKey {
+			candidates = append(candidates, t.Value)
+		}
+	}
+	for _, c := range candidates {
+		if n, ok, err := ParseName(ctx, m.Cloud, c); err != nil || ok {
+			return n, ok, err
+		}
+	}
+	return Name{}, false, nil
+}
+
+// endStray asks the cloud to end an instance of an ended lease, and adds what it
+// may have cost to that lease: from its launch call until an end that is asked
+// for now, which is never too little.
+func (m *Manager) endStray(ctx context.Context, l Lease, instance string, price policy.Money) error {
+	now := m.now()
+	if l.State == Ended && !l.LaunchSentAt.IsZero() {
+		want := max(price, l.Price).For(now.Sub(l.LaunchSentAt) + l.StopAllowance)
+		if history, err := m.Store.History(ctx, l.ID); err == nil {
+			for _, e := range history {
+				if e.From == Ended {
+					want -= e.Cost
+				}
+			}
+			// Small differences are the time between two looks.
+			if more := want - l.Cost; more > l.Price.For(l.StopAllowance)/2 {
+				if err := m.Store.Correct(ctx, l.ID, more, now, "instance "+instance+" was found after the end"); err != nil {
+					m.log.Error("the cost of a stray instance could not be written down", "lease", l.ID, "err", err)
+				}
+			}
+		}
+	}
+	if !m.mayTry(ID(instance)) {
+		return nil
+	}
+	m.log.Error("an instance of ours is billed without a lease; ending it", "lease", l.ID, "instance", instance)
+	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), terminateCall)
+	defer cancel()
+	if _, err := m.Cloud.Terminate(callCtx, instance); err != nil && !lambda.IsCode(err, lambda.CodeObjectDoesNotExist) {
+		return fmt.Errorf("end the stray instance %s: %w", instance, err)
+	}
+	return nil
+}
