@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +40,12 @@ The project and its tests are real. It leaves nothing behind, and exits with an 
 			if f, ok := c.OutOrStdout().(*os.File); ok {
 				o.Terminal = term.IsTerminal(int(f.Fd()))
 			}
-			return demo.Run(c.Context(), o, c.OutOrStdout())
+			o.Detach = detach
+			// With this, a closed pipe is an error to clean up after and no sudden end.
+			pipe := make(chan os.Signal, 1)
+			signal.Notify(pipe, syscall.SIGPIPE)
+			defer signal.Stop(pipe)
+			return runDemo(c.Context(), o, c.OutOrStdout())
 		},
 	}
 	f := c.Flags()
@@ -47,6 +55,30 @@ The project and its tests are real. It leaves nothing behind, and exits with an 
 	f.DurationVar(&o.BootTime, "boot-time", 3*time.Second, "how long the simulated machine boots")
 	f.BoolVar(&o.JSON, "json", false, "write the transcript as JSON")
 	return c
+}
+
+// demoEnds is how long an interrupted demo may take to end in order.
+const demoEnds = 3 * time.Minute
+
+// runDemo runs the demo, and gives up waiting for one that was interrupted and
+// does not end: the process ends then, whatever holds the demo up.
+func runDemo(ctx context.Context, o demo.Options, out io.Writer) error {
+	done := make(chan error, 1)
+	go func() { done <- demo.Run(ctx, o, out) }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		select {
+		case err = <-done:
+		case <-time.After(demoEnds):
+			err = fmt.Errorf("%w: the demo did not end within %s; look for gpulease processes and gpulease-demo-* in %s", demo.ErrInterrupted, demoEnds, os.TempDir())
+		}
+	}
+	if errors.Is(err, demo.ErrInterrupted) {
+		return &exitError{code: exitInterrupted, err: err}
+	}
+	return err
 }
 
 // ourModule and ourPackage are what the demo tests where nothing else is named.

@@ -17,7 +17,8 @@ func main() {
 }
 
 // run is the whole program. Its result is the exit code: 0 fine, 1 the thing
-// asked for failed, 2 it was asked for wrongly, 3 a stop is not confirmed.
+// asked for failed, 2 it was asked for wrongly, 3 a stop is not confirmed, 130 a
+// demo was interrupted.
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -61,6 +62,7 @@ func (e *exitError) Unwrap() error { return e.err }
 const (
 	exitUsage       = 2
 	exitUnconfirmed = 3
+	exitInterrupted = 130 // as shells have it for Ctrl-C
 )
 
 func usageError(err error) error { return &exitError{code: exitUsage, err: err} }

@@ -32,6 +32,10 @@ type Options struct {
 	Log     string   // file that its standard error is appended to
 	Name    string   // the host's name, as the server is told
 	Version string
+
+	// Detach puts the server beyond the reach of our terminal's signals, so that
+	// it still answers while its host ends in order; nil leaves it with us.
+	Detach func(*exec.Cmd)
 }
 
 // Agent is the MCP client with the server that it has started.
@@ -52,6 +56,9 @@ func Start(ctx context.Context, o Options) (*Agent, error) {
 	a := &Agent{exited: make(chan error, 1), log: log}
 	a.cmd = exec.Command(o.Binary, "serve")
 	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr = o.Dir, o.Env, log
+	if o.Detach != nil {
+		o.Detach(a.cmd)
+	}
 	stdin, err := a.cmd.StdinPipe()
 	if err != nil {
 		return nil, errors.Join(err, log.Close())

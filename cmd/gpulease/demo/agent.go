@@ -33,6 +33,6 @@ func serverEnv(work string, cloud *lambdatest.Server) []string {
 
 func newAgent(ctx context.Context, o Options, work string, cloud *lambdatest.Server) (*agent.Agent, error) {
 	return agent.Start(ctx, agent.Options{
-		Binary: o.Binary, Dir: o.Project, Env: serverEnv(work, cloud), Log: filepath.Join(work, "server.log"), Name: "gpulease-demo", Version: o.Version,
+		Binary: o.Binary, Dir: o.Project, Env: serverEnv(work, cloud), Log: filepath.Join(work, "server.log"), Name: "gpulease-demo", Version: o.Version, Detach: o.Detach,
 	})
 }

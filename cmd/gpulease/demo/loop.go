@@ -22,6 +22,7 @@ type loop struct {
 	options Options
 	cloud   *lambdatest.Server
 
+	asked bool   // for a lease
 	lease string // once there is one
 	ended bool
 }
@@ -130,8 +131,14 @@ const bootPatience = 2 * time.Minute
 
 func (l *loop) launch(ctx context.Context, typ string) error {
 	l.show.head("Launch", `launch_lease {"type": "`+typ+`", "ttl_minutes": 30, "purpose": "demo"}`)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var a agent.Lease
-	if err := l.must(ctx, "launch", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 30, "purpose": "demo"}, &a); err != nil {
+	l.asked = true
+	// An interruption waits for this call, which takes seconds: its answer names
+	// what there is to give back.
+	if err := l.must(context.WithoutCancel(ctx), "launch", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 30, "purpose": "demo"}, &a); err != nil {
 		return err
 	}
 	l.lease = a.Lease
@@ -267,8 +274,18 @@ func (l *loop) stop(ctx context.Context) error {
 
 // giveBack stops a lease that a failed step has left.
 func (l *loop) giveBack(ctx context.Context) error {
-	if l.lease == "" || l.ended {
+	if !l.asked || l.ended {
 		return nil
+	}
+	if l.lease == "" { // the launch has failed; what may have come of it?
+		var all agent.Leases
+		if err := l.must(ctx, "clean-up", "list_leases", nil, &all); err != nil {
+			return err
+		}
+		if len(all.Leases) == 0 {
+			return nil
+		}
+		l.lease = all.Leases[0].Lease // the demo asks for one only
 	}
 	return l.stop(ctx)
 }

@@ -94,9 +94,12 @@ func (s *show) record(name, tool string, args map[string]any, a agent.Answer, be
 func (s *show) finish(failure error) error {
 	s.t.Seconds = time.Since(s.began).Round(time.Millisecond).Seconds()
 	if !s.o.JSON {
-		if failure == nil {
+		switch {
+		case failure == nil:
 			s.printf("\nNothing is left behind: no process, no simulated instance, no file. %.0f s in all.\n", s.t.Seconds)
-		} else {
+		case failure.Error() == ErrInterrupted.Error(): // joined with another error, something may be left behind
+			s.printf("\nInterrupted after %.0f s. Nothing is left behind: no process, no simulated instance, no file.\n", s.t.Seconds)
+		default:
 			s.printf("\nFAILED after %.0f s.\n", s.t.Seconds)
 		}
 		return nil
