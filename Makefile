@@ -39,6 +39,10 @@ lint: ## gofmt, go vet and staticcheck
 inspector: build ## drive the loop with the public MCP inspector (needs npm)
 	test/inspector/run
 
+.PHONY: live-smoke
+live-smoke: build ## the whole loop on the real cloud; costs money: GPULEASE_LIVE=1 LAMBDA_API_KEY=... LIMIT_USD=2 [TYPE=...]
+	$(BIN) smoke --limit-usd $(LIMIT_USD) $(if $(TYPE),--type $(TYPE))
+
 .PHONY: bench
 bench: ## run the benchmarks
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./...
