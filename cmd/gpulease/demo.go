@@ -33,6 +33,12 @@ The project and its tests are real. It leaves nothing behind, and exits with an 
 			if o.Binary, err = os.Executable(); err != nil {
 				return fmt.Errorf("find our own binary: %w", err)
 			}
+			if o.BootTime < 0 {
+				return usageError(fmt.Errorf("--boot-time %s: it cannot be negative", o.BootTime))
+			}
+			if c.Flags().Changed("command") && strings.TrimSpace(o.Command) == "" {
+				return usageError(errors.New("--command is empty: say what to run, or leave it out"))
+			}
 			if err := completeProject(c.Context(), &o); err != nil {
 				return err
 			}

@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	case err != nil:
 		return fmt.Errorf("step start gpulease serve: %w", err)
 	}
-	loop := &loop{show: s, agent: a, options: o, cloud: cloud}
+	loop := &loop{show: s, agent: a, options: o, cloud: cloud, dir: work}
 	err = loop.run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = interruption(ctx) // not what a call says that was given up

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ type loop struct {
 	agent   *agent.Agent
 	options Options
 	cloud   *lambdatest.Server
+	dir     string // of the demo's own files
 
 	asked bool   // for a lease
 	lease string // once there is one
@@ -79,24 +79,32 @@ func (l *loop) capacity(ctx context.Context) (string, error) {
 		return "", err
 	}
 	chosen := ""
+	var rows [][4]string
 	for _, x := range o.Offers {
 		if len(x.Regions) == 0 {
 			continue
 		}
 		verdict := fmt.Sprintf("allowed, up to %d min", x.Longest)
 		if !x.Allowed {
-			verdict = "denied by " + strings.ReplaceAll(x.Rule, os.TempDir(), "$TMPDIR")
+			verdict = "denied by " + l.short(x.Rule)
 		}
-		l.show.line("%-24s %8s/h  %-28s %s", x.Type, x.Price, strings.Join(x.Regions, ","), verdict)
+		rows = append(rows, [4]string{x.Type, x.Price.String() + "/h", strings.Join(x.Regions, ","), verdict})
 		if chosen == "" && x.Allowed && x.GPUs == 1 {
 			chosen = x.Type
 		}
 	}
+	l.show.table(rows)
 	if chosen == "" {
 		return "", errors.New("step list_capacity: no one-GPU type is free and allowed")
 	}
 	l.show.line("budget left: %s", o.BudgetLeft)
 	return chosen, nil
+}
+
+// short names the demo's own files without their directory, which is gone when
+// somebody reads it.
+func (l *loop) short(text string) string {
+	return strings.ReplaceAll(text, l.dir+string(filepath.Separator), "")
 }
 
 // decide shows the policy at work: a refusal that costs nothing, then a quote.
@@ -112,7 +120,7 @@ func (l *loop) decide(ctx context.Context, typ string) error {
 	if !a.IsError {
 		return errors.New("step refusal: a lease of 24 hours was not refused")
 	}
-	l.show.quote(strings.ReplaceAll(a.Text, os.TempDir(), "$TMPDIR"))
+	l.show.quote(l.short(a.Text))
 
 	l.show.head("What would 30 minutes cost at most?", `launch_lease {"type": "`+typ+`", "ttl_minutes": 30, "dry_run": true}`)
 	var q agent.Quote
@@ -202,19 +210,20 @@ func (l *loop) work(ctx context.Context) error {
 func (l *loop) follow(ctx context.Context, job string) error {
 	began := time.Now()
 	var offset int64
+	cut := &cutter{show: l.show}
 	for {
 		var p agent.Page
 		if err := l.must(ctx, "output", "read_output", map[string]any{"job_id": job, "offset": offset, "wait_seconds": 5}, &p); err != nil {
 			return err
 		}
 		offset = p.Next
-		if p.Data != "" {
-			l.show.quote(p.Data)
-		} else {
+		cut.write(p.Data)
+		if p.Data == "" {
 			l.show.progress("running", began)
 		}
 		switch {
 		case p.EOF && p.State != "running":
+			cut.end()
 			if p.Exit == nil || *p.Exit != 0 {
 				return l.failedJob(ctx, job, p.Exit)
 			}
@@ -262,7 +271,7 @@ func (l *loop) stop(ctx context.Context) error {
 	l.show.line("ended (%s): %s", a.Reason, a.Detail)
 	l.show.printf("\n== Receipt\n")
 	l.show.line("lease      %s", r.Lease)
-	l.show.line("billed     %d s, in whole minutes", r.Seconds)
+	l.show.line("billed     %d min (%d s, in whole minutes)", (r.Seconds+59)/60, r.Seconds)
 	l.show.line("rate       %s/h", r.Rate)
 	l.show.line("cost       %s (settled in the ledger)", r.Cost)
 	l.show.line("cloud says %s (the simulated cloud's own bill, never more than the cost)", r.CloudBill)

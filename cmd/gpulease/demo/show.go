@@ -79,8 +79,73 @@ func (s *show) progress(what string, since time.Time) {
 
 // quote shows text that a tool has returned, as the agent would see it.
 func (s *show) quote(text string) {
-	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
-		s.printf("   | %s\n", strings.TrimRight(line, "\r\n"))
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		s.printf("   | %s\n", strings.TrimRight(line, "\r"))
+	}
+}
+
+// table shows rows with aligned columns; the second is of numbers.
+func (s *show) table(rows [][4]string) {
+	var w [3]int
+	for _, r := range rows {
+		for i := range w {
+			w[i] = max(w[i], len(r[i]))
+		}
+	}
+	for _, r := range rows {
+		s.line("%-*s  %*s  %-*s  %s", w[0], r[0], w[1], r[1], w[2], r[2], r[3])
+	}
+}
+
+// firstLines and lastLines are what is shown of a long output.
+const (
+	firstLines = 40
+	lastLines  = 20
+)
+
+// cutter shows an output that comes in pieces: the first lines as they come, of
+// the others only the last. The transcript has all of it.
+type cutter struct {
+	show  *show
+	shown int
+	left  int // lines that are neither shown nor among the last
+	last  []string
+	part  string // of a line whose end has not come yet
+}
+
+func (c *cutter) write(data string) {
+	c.part += data
+	for {
+		line, rest, ok := strings.Cut(c.part, "\n")
+		if !ok {
+			return
+		}
+		c.part = rest
+		c.line(line)
+	}
+}
+
+func (c *cutter) line(line string) {
+	if c.shown < firstLines {
+		c.shown++
+		c.show.quote(line + "\n")
+		return
+	}
+	if c.last = append(c.last, line); len(c.last) > lastLines {
+		c.last = c.last[1:]
+		c.left++
+	}
+}
+
+func (c *cutter) end() {
+	if c.part != "" {
+		c.line(c.part)
+	}
+	if c.left > 0 {
+		c.show.line("| ... %d lines are left out ...", c.left)
+	}
+	for _, l := range c.last {
+		c.show.quote(l + "\n")
 	}
 }
 
