@@ -122,7 +122,7 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 		if ok, rule := p.TypeAllowed(m.Principal, o.Type, r.Region, o.Price); !ok {
 			return Quote{}, nil, &Error{Code: CodePolicyDenied, Message: fmt.Sprintf("the policy does not allow %s", o.Type), Why: rule, Next: "list_capacity shows what is allowed"}
 		}
-		return Quote{}, nil, noCapacity(r, o, offers)
+		return Quote{}, nil, m.noCapacity(p, r, o, offers)
 	}
 	return q, offers, nil
 }
@@ -139,26 +139,37 @@ func unknownType(name string, offers []Offer) *Error {
 	}
 }
 
-func noCapacity(r LaunchRequest, o Offer, offers []Offer) *Error {
-	where := "in any region"
-	if r.Region != "" {
-		where = "in " + r.Region
-	}
-	why := "capacity comes and goes within minutes"
-	if len(o.Regions) > 0 {
-		why = "it is free in " + strings.Join(o.Regions, ", ")
-	}
-	var free []string
+// noCapacity says what could be had instead: the same type elsewhere first, then
+// other GPUs that the policy allows.
+func (m *Manager) noCapacity(p *policy.Policy, r LaunchRequest, o Offer, offers []Offer) *Error {
+	e := &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("no %s is free now; nothing was launched", r.Type), Retryable: true,
+		Why: "capacity comes and goes within minutes", Next: "try again in a few minutes"}
+	var regions, types []string
 	for _, x := range offers {
-		if len(x.Regions) > 0 && x.GPUs > 0 {
-			free = append(free, fmt.Sprintf("%s (%s/h)", x.Type, x.Price))
+		for _, region := range x.Regions {
+			if !slices.Contains(regions, region) {
+				regions = append(regions, region)
+			}
+			if ok, _ := p.TypeAllowed(m.Principal, x.Type, region, x.Price); ok && (x.GPUs > 0) == (o.GPUs > 0) && !slices.Contains(types, x.Type) {
+				types = append(types, x.Type)
+			}
 		}
 	}
-	next := "try again in a few minutes"
-	if len(free) > 0 {
-		next = "take another region or type; free now: " + strings.Join(free, ", ")
+	if len(types) > 0 {
+		e.Next = "try again in a few minutes, or take one of the types that are free and allowed now: " + strings.Join(types, ", ")
 	}
-	return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("no %s is free %s now; nothing was launched", r.Type, where), Why: why, Next: next, Retryable: true}
+	if r.Region == "" {
+		return e
+	}
+	e.Message = fmt.Sprintf("no %s is free in %s now; nothing was launched", r.Type, r.Region)
+	if !slices.Contains(regions, r.Region) {
+		slices.Sort(regions)
+		e.Why = fmt.Sprintf("nothing at all is free in a region called %q; there is capacity in %s", r.Region, strings.Join(regions, ", "))
+	}
+	if len(o.Regions) > 0 {
+		e.Next = fmt.Sprintf("launch_lease with region %q, where it is free, or without a region", o.Regions[0])
+	}
+	return e
 }
 
 func denied(d policy.Decision) *Error {
