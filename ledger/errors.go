@@ -18,6 +18,7 @@ var (
 	ErrUnwritable  = errors.New("the ledger cannot be written; check its permissions and its directory's")
 	ErrFull        = errors.New("no space is left for the ledger")
 	ErrBusy        = errors.New("another process held the ledger for too long")
+	ErrReplaced    = errors.New("the ledger file was deleted or replaced while it was in use; check the account for running instances, then restart gpulease")
 	ErrNetworkDisk = errors.New("the ledger is on a network file system, where locks do not protect it; put it on a local disk")
 	ErrPostgres    = errors.New("this version keeps its ledger in SQLite only: give a file path, not a postgres:// address")
 )

@@ -34,7 +34,8 @@ type DB struct {
 	log    *slog.Logger
 	busy   time.Duration
 	turn   *turn
-	writer *sql.DB // one connection
+	file   fs.FileInfo // which file it is that is open
+	writer *sql.DB     // one connection
 	reader *sql.DB
 }
 
@@ -42,7 +43,8 @@ var _ lease.Store = (*DB)(nil)
 
 // Open opens the ledger at path. Where there is none it makes one, in a directory of mode 0700 if that is missing too. It brings
 // an older ledger to the present schema. It fails with [ErrNewerSchema], [ErrNotLedger], [ErrCorrupt], [ErrUnwritable], [ErrFull],
-// [ErrBusy], [ErrNetworkDisk] or [ErrPostgres], among others, and then it has changed nothing.
+// [ErrBusy], [ErrNetworkDisk] or [ErrPostgres], among others, and then it has changed nothing. It waits for other processes only
+// where it has to make or migrate the ledger.
 func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if strings.HasPrefix(path, "postgres://") || strings.HasPrefix(path, "postgresql://") {
 		return nil, fmt.Errorf("open the ledger: %w", ErrPostgres) // the address holds a password
@@ -106,25 +108,18 @@ func (db *DB) place(path string) error {
 		path = filepath.Join(dir, filepath.Base(path))
 	}
 	db.path = path
-	return checkDisk(filepath.Dir(path))
+	return CheckDisk(filepath.Dir(path))
 }
 
-// open makes and migrates the ledger where needed, one process at a time: many servers start at the same moment.
-func (db *DB) open(ctx context.Context, random io.Reader) (err error) {
+// open attaches to the ledger, and makes and migrates it where needed. Whoever only wants to read or to stop a lease must get in
+// while another process holds the turn to write, or is suspended with it in its hand.
+func (db *DB) open(ctx context.Context, random io.Reader) error {
 	db.turn = newTurn(db.path + ".lock")
-	if err := db.turn.take(ctx, db.busy); err != nil {
-		return err
+	ready, err := db.attach(ctx)
+	if err == nil && !ready {
+		err = db.prepare(ctx, random)
 	}
-	defer func() { err = errors.Join(err, db.turn.give()) }()
-
-	if err := db.ensure(ctx, random); err != nil {
-		return err
-	}
-	if db.writer, err = connect(db.path, db.busy, "synchronous(FULL)", "fullfsync(1)", "foreign_keys(1)"); err != nil {
-		return err
-	}
-	db.writer.SetMaxOpenConns(1)
-	if err := db.check(ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := db.writer.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'ledger_id'").Scan(&db.id); err != nil {
@@ -136,30 +131,107 @@ func (db *DB) open(ctx context.Context, random io.Reader) (err error) {
 	const readers = 4
 	db.reader.SetMaxOpenConns(readers)
 	db.reader.SetMaxIdleConns(readers)
-	return db.reader.PingContext(ctx)
+	if err := db.reader.PingContext(ctx); err != nil {
+		return err
+	}
+	return db.inPlace() // the connections are on that file, and it was there before and after them
 }
 
-// ensure makes the ledger if there is none, and refuses a file that can only be what is left of one. It must not open an
-// existing file itself: closing it would drop the locks that SQLite may hold on it elsewhere in this process.
+// prepare makes and migrates the ledger, one process at a time: many servers start at the same moment.
+func (db *DB) prepare(ctx context.Context, random io.Reader) (err error) {
+	if err := db.turn.take(ctx, db.busy); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.turn.give()) }()
+	if err := db.ensure(ctx, random); err != nil {
+		return err
+	}
+	// Another process may have prepared it while we waited.
+	ready, err := db.attach(ctx)
+	if err != nil || ready {
+		return err
+	}
+	// Not among the settings of the connection: those would also change a file that is not ours.
+	var mode string
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("%w (its file system allows no write-ahead log)", ErrUnwritable)
+	}
+	version, err := pragma(ctx, db.writer, "user_version")
+	if err != nil {
+		return err
+	}
+	if version < schemaVersion {
+		db.log.Info("migrating the ledger", "path", db.path, "from", version, "to", schemaVersion)
+	}
+	return migrate(ctx, db.writer, version, schemaVersion)
+}
+
+// attach connects to the ledger if there is one, and reports whether it can be used as it is. It waits for no writer and writes nothing.
+func (db *DB) attach(ctx context.Context) (ready bool, err error) {
+	there, err := db.find()
+	if err != nil || !there {
+		return false, err
+	}
+	if db.writer == nil {
+		if db.writer, err = connect(db.path, db.busy, "synchronous(FULL)", "fullfsync(1)", "foreign_keys(1)"); err != nil {
+			return false, err
+		}
+		db.writer.SetMaxOpenConns(1)
+	}
+	return db.check(ctx)
+}
+
+// ensure makes the ledger if there is none.
 func (db *DB) ensure(ctx context.Context, random io.Reader) error {
+	there, err := db.find()
+	if err != nil || there {
+		return err
+	}
+	return db.create(ctx, random)
+}
+
+// find looks whether the ledger is there, and refuses a file that can only be what is left of one. It must not open the
+// file itself: closing it would drop the locks that SQLite may hold on it elsewhere in this process.
+func (db *DB) find() (bool, error) {
 	info, err := os.Stat(db.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(db.path + "-wal"); err == nil {
-			return fmt.Errorf("%w (it is missing, but its -wal file is there)", ErrCorrupt)
+			return false, fmt.Errorf("%w (it is missing, but its -wal file is there)", ErrCorrupt)
 		}
-		return db.create(ctx, random)
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%w (%s)", ErrNotLedger, "it is not a file")
+		return false, fmt.Errorf("%w (%s)", ErrNotLedger, "it is not a file")
 	case info.Size() == 0:
-		return fmt.Errorf("%w (it is empty)", ErrCorrupt)
+		return false, fmt.Errorf("%w (it is empty)", ErrCorrupt)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := ownOnly(db.path + suffix); err != nil {
-			return err
+			return false, err
 		}
+	}
+	if db.file == nil {
+		db.file = info
+		os.SameFile(info, info) // on Windows the file's identity is read only now
+	}
+	return true, nil
+}
+
+// inPlace fails with ErrReplaced where the path leads to another file than the open one, or to none.
+func (db *DB) inPlace() error {
+	info, err := os.Stat(db.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrReplaced
+	case err != nil:
+		return fmt.Errorf("look for the ledger file: %w", err)
+	case !os.SameFile(db.file, info):
+		return ErrReplaced
 	}
 	return nil
 }
@@ -232,42 +304,51 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// check makes sure that the file is a sound ledger of ours that can be written, and migrates it.
-func (db *DB) check(ctx context.Context) error {
+// check makes sure that the file is a sound ledger of ours that can be written, and reports whether it is in its present form.
+func (db *DB) check(ctx context.Context) (ready bool, err error) {
 	mark, err := pragma(ctx, db.writer, "application_id")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if mark != applicationID {
-		return ErrNotLedger
+		return false, ErrNotLedger
 	}
 	if err := checkVersion(ctx, db.writer); err != nil {
-		return err
+		return false, err
 	}
 	var answer string
 	if err := db.writer.QueryRowContext(ctx, "PRAGMA quick_check(leases)").Scan(&answer); err != nil {
-		return err
+		return false, err
 	}
 	if answer != "ok" {
-		return fmt.Errorf("%w (%s)", ErrCorrupt, answer)
+		return false, fmt.Errorf("%w (%s)", ErrCorrupt, answer)
 	}
-	// Not among the settings of the connection: those would also change a file that is not ours.
-	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&answer); err != nil {
-		return err
-	}
-	if answer != "wal" {
-		return fmt.Errorf("%w (its file system allows no write-ahead log)", ErrUnwritable)
-	}
-	// SQLite opens a file that it may only read without a word. This changes nothing, and yet asks to write.
-	if _, err := db.writer.ExecContext(ctx, "DELETE FROM guards WHERE FALSE"); err != nil {
-		return err
+	if err := db.mayWrite(ctx); err != nil {
+		return false, err
 	}
 	version, err := pragma(ctx, db.writer, "user_version")
 	if err != nil {
+		return false, err
+	}
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&answer); err != nil {
+		return false, err
+	}
+	return version == schemaVersion && answer == "wal", nil
+}
+
+// mayWrite finds out whether the file can be written: SQLite opens one that it may only read without a word. This changes nothing,
+// and yet asks to write. That somebody else writes just now is no reason to wait: the permission is looked at before the lock.
+func (db *DB) mayWrite(ctx context.Context) error {
+	patience := func(d time.Duration) error {
+		_, err := db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", d.Milliseconds()))
 		return err
 	}
-	if version < schemaVersion {
-		db.log.Info("migrating the ledger", "path", db.path, "from", version, "to", schemaVersion)
+	if err := patience(0); err != nil {
+		return err
 	}
-	return migrate(ctx, db.writer, version, schemaVersion)
+	_, err := db.writer.ExecContext(ctx, "DELETE FROM guards WHERE FALSE")
+	if errors.Is(explain(err), ErrBusy) {
+		err = nil
+	}
+	return errors.Join(err, patience(db.busy))
 }

@@ -42,6 +42,9 @@ func inTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, do func(*sql.Tx)
 // write runs do in a transaction that no other writer can be beside. ctx ends the wait for the turn; a transaction that has begun is
 // brought to its end, for it is short and its caller has to know how it went.
 func (db *DB) write(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+	if err := db.inPlace(); err != nil {
+		return err
+	}
 	if err := db.turn.take(ctx, db.busy); err != nil {
 		return fmt.Errorf("wait for the turn to write: %w", explain(err))
 	}
@@ -56,7 +59,11 @@ func (db *DB) write(ctx context.Context, do func(context.Context, *sql.Tx) error
 		if err := checkVersion(ctx, tx); err != nil {
 			return err
 		}
-		return do(ctx, tx)
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+		// What is committed to a file that nobody else can see is lost.
+		return db.inPlace()
 	}))
 }
 
