@@ -38,6 +38,12 @@ func newPolicy(s *settings) *cobra.Command {
 				if len(args) == 1 {
 					path = args[0]
 				}
+				if len(args) == 0 && !s.policyIsGiven {
+					if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+						_, err := fmt.Fprintf(c.OutOrStdout(), "there is no policy file at %s: the defaults are in force (policy show shows them, policy init writes a file)\n", path)
+						return err
+					}
+				}
 				p, err := policy.Load(path)
 				if err != nil {
 					return err

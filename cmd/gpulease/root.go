@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -28,12 +29,47 @@ simulated cloud, without an account.`,
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return seeHelp(c, err) })
 	s.flags(root.PersistentFlags())
 	root.AddCommand(
 		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newKeeper(s), newPolicy(s), newVersion(),
 	)
+	refuseUnknown(root)
 	return root
+}
+
+func seeHelp(c *cobra.Command, err error) error {
+	return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+}
+
+// refuseUnknown makes arguments and subcommands that no command knows usage
+// errors.
+func refuseUnknown(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		refuseUnknown(sub)
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return seeHelp(c, fmt.Errorf("unexpected arguments: %q", args))
+			}
+			return nil
+		}
+	}
+	if c.Runnable() {
+		return
+	}
+	c.Args, c.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		maybe := ""
+		if names := c.SuggestionsFor(args[0]); len(names) > 0 {
+			maybe = " (perhaps " + strings.Join(names, ", ") + ")"
+		}
+		return seeHelp(c, fmt.Errorf("there is no command %q%s", args[0], maybe))
+	}
 }
 
 func newVersion() *cobra.Command {
