@@ -87,7 +87,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	err = loop.run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = interruption(ctx) // not what a call says that was given up
-		s.printf("\nInterrupted: the machine is given back, then the demo ends. Interrupt again to quit at once.\n")
+		s.printf("\nInterrupted: the machine is given back, then the demo ends. Interrupt again to quit at once and leave a keeper and %s behind.\n", work)
 	}
 	// Whatever failed, the machine is given back and the server ends.
 	cleanCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
