@@ -20,7 +20,8 @@ type ignoreRule struct {
 	dirOnly bool // "pattern/"
 }
 
-func parseIgnore(text string) (ignoreRules, error) {
+// parseIgnore reads the ignore file of that name.
+func parseIgnore(name, text string) (ignoreRules, error) {
 	var rules ignoreRules
 	for number, line := range strings.Split(text, "\n") {
 		line = trimPattern(strings.TrimSuffix(line, "\r"))
@@ -39,7 +40,7 @@ func parseIgnore(text string) (ignoreRules, error) {
 		}
 		var err error
 		if rule.pattern, err = regexp.Compile(translatePattern(widen(line))); err != nil {
-			return nil, fmt.Errorf("%s line %d: %w", ignoreFile, number+1, err)
+			return nil, fmt.Errorf("%s line %d: %w", name, number+1, err)
 		}
 		rules = append(rules, rule)
 	}
@@ -178,11 +179,17 @@ func (r ignoreRules) excluded(path string, isDir bool) bool {
 }
 
 func (r ignoreRules) match(path string, isDir bool) bool {
+	ignored, _ := r.verdict(path, isDir)
+	return ignored
+}
+
+// verdict is what the rules say of a path, and whether they say anything.
+func (r ignoreRules) verdict(path string, isDir bool) (ignored, said bool) {
 	wide := widen(path)
 	for i := len(r) - 1; i >= 0; i-- {
 		if (isDir || !r[i].dirOnly) && r[i].pattern.MatchString(wide) {
-			return !r[i].keep
+			return !r[i].keep, true
 		}
 	}
-	return false
+	return false, false
 }

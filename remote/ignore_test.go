@@ -42,7 +42,7 @@ func TestIgnoreMeansWhatGitMeans(t *testing.T) {
 			require.NoError(t, err)
 			want := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
 
-			rules, err := parseIgnore(patterns)
+			rules, err := parseIgnore("patterns", patterns)
 			require.NoError(t, err)
 			got := []string{}
 			for _, p := range paths {

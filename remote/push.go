@@ -22,6 +22,9 @@ type PushOptions struct {
 	// Delete removes from the machine what an earlier push put there, is no longer here, and has not been changed there.
 	Delete bool
 	DryRun bool // compare only: the summary tells what would be sent
+	// Exclude are absolute paths of files and directories that are never sent, under whatever name they are met below
+	// src. What is not there is no error. A src inside one of them is the caller's to refuse.
+	Exclude []string
 	// MaxBytes is how much may have to be sent, before compression. 0 is DefaultPushLimit; negative is no limit.
 	MaxBytes int64
 	// Progress is called after each file that went out, by one goroutine, with sums that begin again at 0 when a broken
@@ -41,7 +44,7 @@ type PushSummary struct {
 
 // Push makes dst on the machine (absolute, or relative to the home directory) have what src has, sending only what
 // differs by sha256, or in being executable. In a git work tree the files are those that git tracks or does not
-// ignore, otherwise all but .git; what .gpuleaseignore in src names is left out of both. Files keep mode and time.
+// ignore, otherwise all but .git and what the .gitignore files in src and below it name; what .gpuleaseignore in src names is left out of both. Files keep mode and time.
 // Links that lead out of src, devices, pipes and sockets are skipped. The machine needs tar, gzip and sha256sum.
 //
 // Each file appears by rename, whole or not at all; the push as a whole is not atomic. When it breaks off, the next
@@ -72,7 +75,7 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 		return PushSummary{}, err
 	}
 	defer func() { _ = root.Close() }()
-	items, skipped, err := tree(ctx, src, root)
+	items, skipped, err := tree(ctx, src, root, o.Exclude)
 	if err != nil {
 		return PushSummary{}, err
 	}

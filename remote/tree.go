@@ -39,8 +39,8 @@ type Skipped struct {
 	Reason string
 }
 
-// tree lists what of a local directory is to be sent, sorted by path.
-func tree(ctx context.Context, dir string, root *os.Root) ([]item, []Skipped, error) {
+// tree lists what of a local directory is to be sent, sorted by path, without the files and directories in exclude.
+func tree(ctx context.Context, dir string, root *os.Root, exclude []string) ([]item, []Skipped, error) {
 	names, err := names(ctx, dir)
 	if err != nil {
 		return nil, nil, err
@@ -49,12 +49,13 @@ func tree(ctx context.Context, dir string, root *os.Root) ([]item, []Skipped, er
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("read %s: %w", ignoreFile, err)
 	}
-	rules, err := parseIgnore(string(text))
+	rules, err := parseIgnore(ignoreFile, string(text))
 	if err != nil {
 		return nil, nil, err
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
+	left := leftOut{root: root, exclude: statAll(exclude), known: map[string]bool{}}
 	var items []item
 	var skipped []Skipped
 	for _, name := range names {
@@ -66,7 +67,7 @@ func tree(ctx context.Context, dir string, root *os.Root) ([]item, []Skipped, er
 			skipped = append(skipped, Skipped{name, reasonOf(err)})
 			continue
 		}
-		if rules.excluded(name, info.IsDir()) {
+		if rules.excluded(name, info.IsDir()) || left.has(name) {
 			continue
 		}
 		it := item{path: name, mode: info.Mode().Perm(), mtime: info.ModTime()}
@@ -112,10 +113,11 @@ func staysInside(name, target string) bool {
 	return filepath.IsLocal(path.Join(path.Dir(name), target))
 }
 
-// names lists the paths below dir: by git's rules where dir is in a work tree and not itself ignored there, else all.
+// names lists the paths below dir: by git itself where dir is in a work tree and not itself ignored there, else by the
+// .gitignore files below dir.
 func names(ctx context.Context, dir string) ([]string, error) {
 	if !inWorkTree(dir) {
-		return walk(dir)
+		return walk(dir, true)
 	}
 	list, err := gitNames(ctx, dir, "", 0)
 	if err != nil {
@@ -125,7 +127,7 @@ func names(ctx context.Context, dir string) ([]string, error) {
 		// Nothing at all is what git says of a directory that the repository around it ignores: then the caller, who
 		// names it, means what is in it.
 		if _, err := git(ctx, dir, "check-ignore", "-q", "."); err == nil {
-			return walk(dir)
+			return walk(dir, false)
 		}
 	}
 	return list, nil
@@ -196,41 +198,6 @@ func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("git %s in %s, to leave out what it ignores: %w: %s", args[0], dir, err, printable(errs.Bytes()))
 	}
 	return out, nil
-}
-
-// walk lists everything but .git, with the directories that are empty. It follows no links.
-func walk(dir string) ([]string, error) {
-	var list []string
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if name == dir {
-			return nil
-		}
-		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		rel = filepath.ToSlash(rel)
-		if d.Name() == ".git" || ours(rel) {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if d.IsDir() {
-			if entries, err := os.ReadDir(name); err != nil || len(entries) > 0 {
-				return err
-			}
-		}
-		list = append(list, rel)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
-	}
-	return list, nil
 }
 
 // ours reports whether a path is one that a push itself makes on the machine.
