@@ -193,6 +193,7 @@ func TestOverrunLeavesNoBudgetForAnother(t *testing.T) {
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	l = k.untilState(l.ID, lease.Ready)
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Status: 500})
+	l = k.until(l.ID, "its deadline", func(l lease.Lease) bool { return l.State == lease.Stopping })
 	k.pass(96, 5*time.Minute)
 	l = k.get(l.ID)
 	require.Equal(t, lease.Stopping, l.State)
@@ -272,8 +273,7 @@ func TestOneWrongDate(t *testing.T) {
 		l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 		require.Equal(t, 1, k.sim.Hits(id))
 		require.WithinDuration(t, k.sim.Now(), l.CreatedAt, time.Minute)
-		k.pass(40, time.Minute)
-		l = k.get(l.ID)
+		l = k.untilBy(l.ID, "over", 20*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
 		require.Equal(t, lease.NeverReady, l.Reason, "the boot allowance is enforced")
 		k.settled(l)
 	})
@@ -284,8 +284,10 @@ func TestOneWrongDate(t *testing.T) {
 		k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Count: 2, Status: 500, ClockSkew: 24 * time.Hour})
 		_, err := k.m.Stop(t.Context(), l.ID)
 		require.NoError(t, err)
-		k.pass(120, 10*time.Second)
-		k.settled(k.get(l.ID)) // it was tried again soon, not a day later
+		asked := k.sim.Now()
+		l = k.untilBy(l.ID, "over", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
+		require.Less(t, l.EndedAt.Sub(asked), time.Hour)
+		k.settled(l) // it was tried again soon, not a day later
 	})
 }
 
@@ -308,8 +310,7 @@ func TestClockThatIsSetDuringTheBoot(t *testing.T) {
 			if l.State == lease.Ready {
 				require.WithinDuration(t, k.sim.Now().Add(time.Hour), l.Deadline, 5*time.Minute)
 			}
-			k.pass(80, time.Minute)
-			k.settled(k.get(l.ID))
+			k.settled(k.untilBy(l.ID, "over", 20*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended }))
 		})
 	}
 }

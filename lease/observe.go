@@ -10,8 +10,19 @@ import (
 )
 
 // look is when a listing was made: what it shows was true at some moment
-// between the two. Each conclusion takes the one that is safe for it.
-type look struct{ from, to time.Time }
+// between the two. Each conclusion takes the one that is safe for it. Where the
+// time is in doubt, nothing that costs money is dated by it.
+type look struct {
+	from, to time.Time
+	sure     bool
+}
+
+// lookSince dates a listing that was begun at our clock's before, after its
+// answer has told the cloud's time.
+func (m *Manager) lookSince(before time.Time) look {
+	to := m.now()
+	return look{from: to.Add(before.Round(0).Sub(m.Now().Round(0))), to: to, sure: m.timeIsSure()}
+}
 
 // present takes in that the cloud shows the lease's instance.
 func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance, at look) error {
@@ -31,7 +42,7 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	if inst.IP != "" {
 		l.Addr = inst.IP
 	}
-	if inst.Status == lambda.StatusBooting && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.from.After(l.BillingFrom) {
+	if inst.Status == lambda.StatusBooting && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.from.After(l.BillingFrom) {
 		l.BillingFrom = at.from // not billed up to here
 	}
 	dearer := false
@@ -39,6 +50,9 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 		l.Price, dearer = price, true // what it costs is what the cloud charges, agreed or not
 	}
 	if inst.Status == lambda.StatusTerminated {
+		if !at.sure {
+			return nil // the next listing says it again
+		}
 		l.GoneAt = at.to
 		return r.gone(ctx, l, "the cloud shows it as terminated")
 	}
@@ -105,8 +119,8 @@ func changeNote(was, is Lease) string {
 // absent takes in that a good listing does not show the lease's instance.
 func (r *reconciler) absent(ctx context.Context, l Lease, at look) error {
 	m := r.m
-	if l.LaunchSentAt.IsZero() {
-		return nil // nothing was sent yet; expire watches over it
+	if l.LaunchSentAt.IsZero() || !at.sure {
+		return nil // nothing was sent yet (expire watches over it), or nobody knows when this is
 	}
 	if l.InstanceID == "" && at.from.Sub(l.LaunchSentAt) < m.Timing.LaunchCall {
 		return nil // the call may still be on its way

@@ -38,6 +38,7 @@ type reconciler struct {
 	led      time.Time // last beat as the leader
 	listed   time.Time // last try to list
 	failed   int       // listings in a row without an answer
+	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
 	leading  bool
 	known    []Lease // live as of the last good look at the ledger
@@ -161,7 +162,7 @@ func (r *reconciler) silent(ctx context.Context, leader string) bool {
 	}
 	seen := r.began
 	for _, g := range guards {
-		if g.Name == leader && g.Seen.After(seen) {
+		if g.Name == leader && g.Seen.After(seen) && !g.Seen.Equal(r.led) { // our own does not count
 			seen = g.Seen
 		}
 	}
@@ -172,14 +173,15 @@ func (r *reconciler) silent(ctx context.Context, leader string) bool {
 func (r *reconciler) once(ctx context.Context, leases []Lease) error {
 	m := r.m
 	now := m.now()
-	if r.anyOverdue(leases, now) && !m.timeIsSure() && r.failed < blindAfter {
+	if r.anyOverdue(leases, now) && !m.timeIsSure() && !r.blind() {
 		// A clock that jumped must not end a lease: ask the cloud what time it is.
 		r.listed = now
 		err := r.list(ctx, leases)
 		if err == nil && !m.timeIsSure() {
+			r.doubts++ // dates that go on contradicting each other must not keep a lease alive
 			err = errors.New("a lease seems overdue, but the time is in doubt")
 		}
-		if err != nil && r.failed < blindAfter {
+		if err != nil && !r.blind() {
 			return err
 		}
 		if leases, err = r.reload(ctx, leases); err != nil {
@@ -202,6 +204,10 @@ func (r *reconciler) once(ctx context.Context, leases []Lease) error {
 	r.listed = now
 	return r.list(ctx, leases)
 }
+
+// blind reports whether the cloud has failed to tell the time for so long that
+// our own clock has to do.
+func (r *reconciler) blind() bool { return r.failed >= blindAfter || r.doubts >= blindAfter }
 
 func (r *reconciler) reload(ctx context.Context, leases []Lease) ([]Lease, error) {
 	fresh := make([]Lease, 0, len(leases))
@@ -295,7 +301,7 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 			leases[i] = m.terminate(ctx, l)
 		}
 	}
-	look := look{from: m.now()}
+	before := m.Now()
 	callCtx, cancel := context.WithTimeout(ctx, listingCall)
 	instances, err := m.Cloud.Instances(callCtx)
 	cancel()
@@ -305,7 +311,10 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 	}
 	r.failed = 0
 	m.observe(true)
-	look.to = m.now()
+	look := m.lookSince(before)
+	if look.sure {
+		r.doubts = 0
+	}
 	for _, l := range leases {
 		if l.State == Ended {
 			continue

@@ -13,6 +13,9 @@ import (
 // both in one write. The caller has proof that nothing can be billed any more.
 func (m *Manager) settle(ctx context.Context, l Lease, note string) (Lease, error) {
 	now := m.now()
+	if l.BillingFrom.After(l.GoneAt) && !l.GoneAt.IsZero() {
+		l.BillingFrom = l.LaunchSentAt // dated by a clock that was wrong: rather too much than too little
+	}
 	l.State = Stopping // CostAt counts up to GoneAt or now
 	cost := l.CostAt(now)
 	l.State, l.Cost, l.Reserved, l.EndedAt = Ended, cost, 0, now

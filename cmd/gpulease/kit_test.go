@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,12 @@ func TestMain(m *testing.M) {
 	child := len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "keeper")
 	if os.Getenv(asProgram) != "" || child {
 		os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	}
+	// These tests wait far more than they work: as many as there are cores would
+	// leave the cores idle.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
