@@ -49,6 +49,10 @@ type Deps struct {
 	// Roots are the local directories below which sync_files may read; absolute.
 	// Relative paths are below the first. Without any, it reads nothing.
 	Roots []string
+	// Denied are local directories that sync_files never sends anything of, also
+	// where they lie below a root: gpulease's own state, keys and settings.
+	// Absolute; what is not there is no error.
+	Denied []string
 }
 
 // All are the tools of gpulease, those first without which nothing works.
@@ -62,6 +66,6 @@ func All(d Deps) []Tool {
 		listLeases(d.Leases),
 		readOutput(d.Leases),
 		cancelJob(d.Leases),
-		syncFiles(d.Leases, d.Roots),
+		syncFiles(d.Leases, d.Roots, d.Denied),
 	}
 }

@@ -348,3 +348,34 @@ func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 		})
 	}
 }
+
+func TestSyncFilesNeverSendsItsOwnState(t *testing.T) {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	state := filepath.Join(root, "home", "state")
+	for _, dir := range []string{"home/state/keys", "home/state2", "other"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	require.NoError(t, os.Symlink(state, filepath.Join(root, "alias")))
+	denied := []string{filepath.Join(root, "alias"), filepath.Join(root, "absent")}
+	for dir, want := range map[string]string{
+		"home/state": "denied", "home/state/keys": "denied", "alias": "denied",
+		"home/state2": "sent", "other": "sent", "home": "warned", ".": "warned",
+	} {
+		pushed := false
+		d := &desk{row: ready(), push: func(_ context.Context, _, _ string, o remote.PushOptions) (remote.PushSummary, error) {
+			pushed = true
+			require.Equal(t, denied, o.Exclude)
+			return remote.PushSummary{}, nil
+		}}
+		r, err := use(t, tools.Deps{Leases: d, Roots: []string{root}, Denied: denied}, "sync_files", fmt.Sprintf(`{"lease_id":"abcdefghijkl","local_dir":%q}`, dir))
+		if want == "denied" {
+			require.Equal(t, lease.CodePathDenied, lease.CodeOf(err), dir)
+			require.False(t, pushed, dir)
+			continue
+		}
+		require.NoError(t, err, dir)
+		require.True(t, pushed, dir)
+		require.Equal(t, want == "warned", strings.Contains(r.Text, "left out: "+state), dir)
+	}
+}

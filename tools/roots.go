@@ -64,3 +64,23 @@ func pathDenied(dir, why string, roots []string) error {
 	}
 	return e
 }
+
+// inside reports whether an existing path is one of the directories or lies in
+// one. It compares files, since on some systems one file has many names.
+func inside(path string, dirs []string) bool {
+	for _, dir := range dirs {
+		want, err := os.Stat(dir)
+		if err != nil {
+			continue
+		}
+		for at := path; ; at = filepath.Dir(at) {
+			if info, err := os.Stat(at); err == nil && os.SameFile(want, info) {
+				return true
+			}
+			if at == filepath.Dir(at) {
+				break
+			}
+		}
+	}
+	return false
+}

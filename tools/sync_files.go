@@ -40,7 +40,7 @@ const (
 func syncFiles(l interface {
 	Reader
 	Worker
-}, roots []string) Tool {
+}, roots, denied []string) Tool {
 	return New(Def{
 		Name:  "sync_files",
 		Title: "Send files to a lease",
@@ -52,6 +52,11 @@ func syncFiles(l interface {
 		if err != nil {
 			return syncOut{}, err
 		}
+		if inside(src, denied) {
+			return syncOut{}, &lease.Error{
+				Code: lease.CodePathDenied, Message: fmt.Sprintf("%q holds gpulease's own state or settings, which are never sent", in.LocalDir), Next: "give another directory",
+			}
+		}
 		dst := in.RemoteDir
 		if dst == "" {
 			dst = filepath.Base(src)
@@ -59,7 +64,7 @@ func syncFiles(l interface {
 		brief, cancel := context.WithTimeout(ctx, Wait(ctx, syncTime))
 		defer cancel()
 		so := sofar{note: Progress(ctx)}
-		sum, owner, err := l.Push(brief, in.LeaseID, src, dst, remote.PushOptions{Delete: in.Delete, Progress: so.add})
+		sum, owner, err := l.Push(brief, in.LeaseID, src, dst, remote.PushOptions{Delete: in.Delete, Exclude: denied, Progress: so.add})
 		complete := err == nil
 		if err != nil {
 			files, bytes := so.sum()
@@ -84,6 +89,11 @@ func syncFiles(l interface {
 		}
 		if n := len(sum.Skipped); n > 0 {
 			out.Warnings = append(slices.Clone(out.Warnings), plural(n, "file")+" not sent; see skipped")
+		}
+		for _, own := range denied {
+			if real := resolved(own); inside(real, []string{src}) {
+				out.Warnings = append(slices.Clone(out.Warnings), valid(fmt.Sprintf("left out: %s holds gpulease's own state or settings", real)))
+			}
 		}
 		return out, nil
 	})
