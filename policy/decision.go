@@ -46,6 +46,7 @@ type Nearest struct {
 	Region    string
 	TTL       time.Duration // whole minutes, unless it is the TTL asked for
 	WorstCase Money
+	Approval  bool   // a person would have to approve it
 	Why       string // what differs from the request, and whether it needs approval
 }
 

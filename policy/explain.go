@@ -62,7 +62,7 @@ func (d Decision) Explain() string {
 	if d.Nearest == nil {
 		b.WriteString("nearest request that passes: none now")
 	} else {
-		fmt.Fprintf(&b, "nearest request that passes: %s", d.Nearest)
+		fmt.Fprintf(&b, "nearest request that passes%s: %s", d.Nearest.condition(), d.Nearest)
 	}
 	return b.String()
 }
@@ -77,4 +77,12 @@ func (n *Nearest) String() string {
 		where += " in " + n.Region
 	}
 	return fmt.Sprintf("%s for %s, worst case %s (%s)", where, span(n.TTL), n.WorstCase, n.Why)
+}
+
+// condition says on what the nearest request would pass.
+func (n *Nearest) condition() string {
+	if n.Approval {
+		return " with approval"
+	}
+	return ""
 }

@@ -20,8 +20,18 @@ func (j judge) longestTTL(r Request, ok func(Request) bool) time.Duration {
 }
 
 // nearest looks for a request that is not denied: the same type and region for less time; then another offer for the time
-// asked; then another offer for less time. Among offers the same type comes first, then the cheapest.
+// asked; then another offer for less time. Among offers the same type comes first, then as many GPUs, then the nearest price
+// below, then the nearest above. Who asks for GPUs is never offered a type without any. What needs no approval comes before
+// what does, in each of the three steps together.
 func (j judge) nearest(r Request, longest time.Duration, offers []Offer) *Nearest {
+	free := func(r Request) bool { return j.passes(r) && j.approval(r) == "" }
+	if n := j.nearestBy(r, j.longestTTL(r, free), offers, free); n != nil {
+		return n
+	}
+	return j.nearestBy(r, longest, offers, j.passes)
+}
+
+func (j judge) nearestBy(r Request, longest time.Duration, offers []Offer, ok func(Request) bool) *Nearest {
 	wanted := r.TTL
 	if wanted <= 0 {
 		wanted = j.policy.TTLFor(r.Principal, 0)
@@ -29,7 +39,7 @@ func (j judge) nearest(r Request, longest time.Duration, offers []Offer) *Neares
 	if ttl := min(wanted, longest); ttl > 0 {
 		n := r
 		n.TTL = ttl
-		if j.passes(n) {
+		if ok(n) {
 			return j.found(n, fmt.Sprintf("the same type for %s instead of %s", span(ttl), span(r.TTL)))
 		}
 	}
@@ -37,22 +47,24 @@ func (j judge) nearest(r Request, longest time.Duration, offers []Offer) *Neares
 	slices.SortStableFunc(sorted, func(a, b Offer) int {
 		return cmp.Or(
 			first(a.Type == r.Type, b.Type == r.Type),
-			cmp.Compare(a.PricePerHour, b.PricePerHour),
+			first(a.GPUs == r.GPUs, b.GPUs == r.GPUs),
+			first(a.PricePerHour <= r.PricePerHour, b.PricePerHour <= r.PricePerHour),
+			a.PricePerHour.distance(r.PricePerHour, b.PricePerHour),
 			first(a.Region == r.Region, b.Region == r.Region),
 			cmp.Compare(a.Type, b.Type),
 			cmp.Compare(a.Region, b.Region),
 		)
 	})
-	sorted = slices.DeleteFunc(sorted, func(o Offer) bool { return o.Type == r.Type && o.Region == r.Region })
+	sorted = slices.DeleteFunc(sorted, func(o Offer) bool { return o.Type == r.Type && o.Region == r.Region || r.GPUs > 0 && o.GPUs == 0 })
 	for _, o := range sorted {
-		if n := r.at(o, wanted); j.passes(n) {
+		if n := r.at(o, wanted); ok(n) {
 			return j.found(n, fmt.Sprintf("%s at %s/h for %s", o.place(r), o.PricePerHour, span(wanted)))
 		}
 	}
 	for _, o := range sorted {
 		n := r.at(o, 0)
-		n.TTL = min(wanted, j.longestTTL(n, j.passes))
-		if n.TTL > 0 && j.passes(n) {
+		n.TTL = min(wanted, j.longestTTL(n, ok))
+		if n.TTL > 0 && ok(n) {
 			return j.found(n, fmt.Sprintf("%s at %s/h, and for %s instead of %s", o.place(r), o.PricePerHour, span(n.TTL), span(wanted)))
 		}
 	}
@@ -70,10 +82,11 @@ func (j judge) withoutApproval(r Request) *Nearest {
 }
 
 func (j judge) found(r Request, why string) *Nearest {
-	if rule := j.approval(r); rule != "" {
-		why += "; needs approval by " + rule
+	rule := j.approval(r)
+	if rule != "" {
+		why += "; would need approval by " + rule
 	}
-	return &Nearest{Type: r.Type, Region: r.Region, TTL: r.TTL, WorstCase: r.WorstCase(), Why: why}
+	return &Nearest{Type: r.Type, Region: r.Region, TTL: r.TTL, WorstCase: r.WorstCase(), Approval: rule != "", Why: why}
 }
 
 // at is the request moved to an offer.
@@ -89,7 +102,15 @@ func (o Offer) place(r Request) string {
 	if o.Type == r.Type {
 		return "the same type in " + o.Region
 	}
+	if o.GPUs != r.GPUs {
+		return fmt.Sprintf("another type with %d instead of %d GPUs, %s in %s,", o.GPUs, r.GPUs, o.Type, o.Region)
+	}
 	return "another type, " + o.Type + " in " + o.Region + ","
+}
+
+// distance compares how far two prices are from one. Prices above 0 cannot overflow.
+func (m Money) distance(from, other Money) int {
+	return cmp.Compare(max(m-from, from-m), max(other-from, from-other))
 }
 
 func first(a, b bool) int {

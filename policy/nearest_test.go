@@ -19,6 +19,8 @@ func TestNearest(t *testing.T) {
 	big.BootAllowance, big.StopAllowance = 0, 0
 	h100West, a10East, a10West, a6000 := offer("gpu_1x_h100", "us-west-1", 300), offer("gpu_1x_a10", "us-east-1", 129),
 		offer("gpu_1x_a10", "us-west-1", 129), offer("gpu_1x_a6000", "us-west-1", 80)
+	cpu, two := offer("cpu_4x_general", "us-west-1", 20), offer("gpu_2x_a10", "us-west-1", 250)
+	cpu.GPUs, two.GPUs = 0, 2
 	all := []policy.Offer{h100West, a10West, a6000, a10East}
 
 	for _, c := range []struct {
@@ -34,16 +36,23 @@ func TestNearest(t *testing.T) {
 			"gpu_1x_h100 in us-east-1 for 1h40m, worst case $5.00 (the same type for 1h40m instead of 4h)"},
 		{"the same type in another region", "regions: {deny: [us-east-1]}", 0, all,
 			"gpu_1x_h100 in us-west-1 for 4h, worst case $12.00 (the same type in us-west-1 at $3.00/h for 4h)"},
-		{"the cheapest other type", "types: {deny: ['*_h100']}", 0, all,
+		{"the nearest price below", "types: {deny: ['*_h100']}", 0, all,
+			"gpu_1x_a10 in us-east-1 for 4h, worst case $5.16 (another type, gpu_1x_a10 in us-east-1, at $1.29/h for 4h)"},
+		{"never a type without GPUs", "types: {deny: ['*_h100']}", 0, []policy.Offer{cpu}, "none"},
+		{"as many GPUs before a nearer price", "types: {deny: ['*_h100']}", 0, []policy.Offer{cpu, two, a6000},
 			"gpu_1x_a6000 in us-west-1 for 4h, worst case $3.20 (another type, gpu_1x_a6000 in us-west-1, at $0.80/h for 4h)"},
+		{"other GPUs are named", "types: {deny: ['*_h100']}", 0, []policy.Offer{cpu, two},
+			"gpu_2x_a10 in us-west-1 for 4h, worst case $10.00 (another type with 2 instead of 1 GPUs, gpu_2x_a10 in us-west-1, at $2.50/h for 4h)"},
 		{"the same region among equal prices", "types: {deny: ['*_h100', '*a6000']}", 0, all,
 			"gpu_1x_a10 in us-east-1 for 4h, worst case $5.16 (another type, gpu_1x_a10 in us-east-1, at $1.29/h for 4h)"},
 		{"the asked TTL before a cheaper type", "types: {deny: ['*_h100']}\ncaps: {per_lease: 4}", 0, all,
 			"gpu_1x_a6000 in us-west-1 for 4h, worst case $3.20 (another type, gpu_1x_a6000 in us-west-1, at $0.80/h for 4h)"},
 		{"another type for less time", "types: {deny: ['*_h100']}\ncaps: {per_lease: 2}", 0, all,
-			"gpu_1x_a6000 in us-west-1 for 2h30m, worst case $2.00 (another type, gpu_1x_a6000 in us-west-1, at $0.80/h, and for 2h30m instead of 4h)"},
-		{"with approval", "caps: {per_day: 7}\napprove_above: 5", 0, all,
-			"gpu_1x_h100 in us-east-1 for 2h20m, worst case $7.00 (the same type for 2h20m instead of 4h; needs approval by approve_above: $5.00 (/p.yaml:2))"},
+			"gpu_1x_a10 in us-east-1 for 1h33m, worst case $1.9995 (another type, gpu_1x_a10 in us-east-1, at $1.29/h, and for 1h33m instead of 4h)"},
+		{"without approval where that is possible", "caps: {per_day: 7}\napprove_above: 5", 0, all,
+			"gpu_1x_h100 in us-east-1 for 1h40m, worst case $5.00 (the same type for 1h40m instead of 4h)"},
+		{"with approval", "caps: {per_day: 7}\napprove_above: 0", 0, all,
+			"gpu_1x_h100 in us-east-1 for 2h20m, worst case $7.00 (the same type for 2h20m instead of 4h; would need approval by approve_above: $0.00 (/p.yaml:2))"},
 		{"none when nothing is offered", "types: {deny: ['*_h100']}", 0, nil, "none"},
 		{"none when nothing is left", "caps: {per_day: 7}", 7 * policy.Dollar, all, "none"},
 	} {
@@ -53,7 +62,11 @@ func TestNearest(t *testing.T) {
 			d := policy.Evaluate(p, big, policy.Usage{Account: policy.Totals{Day: c.used}}, c.offers)
 			require.Equal(t, policy.Deny, d.Verdict)
 			require.Equal(t, c.want, d.Nearest.String())
-			require.Contains(t, d.Explain(), "nearest request that passes: "+c.want)
+			said := "nearest request that passes: "
+			if c.name == "with approval" {
+				said = "nearest request that passes with approval: "
+			}
+			require.Contains(t, d.Explain(), said+c.want)
 		})
 	}
 }

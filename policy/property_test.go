@@ -229,7 +229,7 @@ func TestNearestPasses(t *testing.T) {
 			if d.Verdict == policy.Deny {
 				require.Zero(t, d.LongestTTL)
 				for _, o := range offers {
-					if o.Type == r.Type && o.Region == r.Region {
+					if o.Type == r.Type && o.Region == r.Region || r.GPUs > 0 && o.GPUs == 0 {
 						continue
 					}
 					require.Zero(t, policy.Evaluate(p, moved(r, o, time.Minute), u, nil).LongestTTL, "%+v would pass", o)
@@ -254,7 +254,8 @@ func TestNearestPasses(t *testing.T) {
 			if d.Verdict == policy.Ask {
 				require.Equal(t, policy.Allow, again.Verdict)
 			}
-			require.Equal(t, again.Verdict == policy.Ask, strings.Contains(n.Why, "needs approval by"))
+			require.Equal(t, again.Verdict == policy.Ask, n.Approval)
+			require.Equal(t, n.Approval, strings.Contains(n.Why, "would need approval by"))
 			found[fmt.Sprint(d.Verdict, " ", n.Type == r.Type, " ", n.TTL == r.TTL)]++
 			return
 		}
