@@ -309,7 +309,7 @@ func TestSyncFiles(t *testing.T) {
 	require.Len(t, got["skipped"], 20)
 	require.Equal(t, "pipe0: a pipe", got["skipped"].([]any)[0])
 	require.Equal(t, []any{"25 files not sent; see skipped"}, got["warnings"])
-	require.Equal(t, "3 files (1234 bytes) sent to p\nwarning: 25 files not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
+	require.Equal(t, "3 files (1234 bytes) sent to p, 2 deleted there\nwarning: 25 files not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
 }
 
 // A directory that takes longer than a call is sent in several.

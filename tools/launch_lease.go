@@ -80,7 +80,11 @@ func quoteOf(ctx context.Context, r Reader, req lease.LaunchRequest) (launchOut,
 	switch n := d.Nearest; {
 	case d.Verdict == policy.Allow:
 	case n != nil:
-		out.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would pass (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), n.WorstCase)
+		outcome := "pass"
+		if n.Approval {
+			outcome = "need approval by a person"
+		}
+		out.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would %s (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), outcome, n.WorstCase)
 	default:
 		out.Next = "list_capacity shows what is allowed; only a person can change the policy"
 	}

@@ -340,3 +340,14 @@ func TestAnAnswerAtTheEndOfACallIsWhole(t *testing.T) {
 	require.NotContains(t, got, "warnings")
 	require.Equal(t, 0.129, got["cost_usd"])
 }
+
+func TestAQuoteSaysWhetherTheNearestNeedsApproval(t *testing.T) {
+	for approval, want := range map[bool]string{false: "would pass", true: "would need approval by a person"} {
+		d := &desk{quote: func(lease.LaunchRequest) (lease.Quote, error) {
+			n := &policy.Nearest{Type: "gpu_1x_a10", Region: "us-east-1", TTL: time.Hour, WorstCase: 2 * policy.Dollar, Approval: approval}
+			return lease.Quote{TTL: time.Hour, Decision: policy.Decision{Verdict: policy.Deny, Nearest: n}}, nil
+		}}
+		got, _ := answer(t, d, "launch_lease", `{"type":"gpu_8x_a100","dry_run":true}`)
+		require.Contains(t, got["next"], want)
+	}
+}

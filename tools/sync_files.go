@@ -134,6 +134,9 @@ func tooSlow(id lease.ID) error {
 // Text is what was sent.
 func (o syncOut) Text() string {
 	text := fmt.Sprintf("%s (%d bytes) sent to %s", plural(o.FilesSent, "file"), o.BytesSent, o.RemoteDir)
+	if o.FilesDeleted > 0 {
+		text += fmt.Sprintf(", %d deleted there", o.FilesDeleted)
+	}
 	if !o.Complete {
 		text += ", NOT YET ALL"
 	}
