@@ -25,7 +25,7 @@ func cancelJob(l interface {
 	return New(Def{
 		Name:        "cancel_job",
 		Title:       "Cancel a job",
-		Description: "Ends a job and every process that it started. Its output stays readable; the lease goes on and costs money. Safe to repeat.",
+		Description: "Ends a job and every process that it started: SIGINT, SIGTERM, SIGKILL. Its output stays readable; the lease goes on and costs money. Safe to repeat.",
 		Annotations: Annotations{Destructive: true, Idempotent: true},
 	}, func(ctx context.Context, in cancelIn) (cancelOut, error) {
 		grace := defaultGrace

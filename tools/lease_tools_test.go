@@ -308,7 +308,7 @@ func TestStopLease(t *testing.T) {
 	require.Equal(t, 390.0, got["billed_seconds"], "from the first sign of billing to the confirmed end")
 	require.Equal(t, 0.1505, got["cost_usd"])
 	require.Equal(t, 0.0, got["reserved_usd"])
-	require.Equal(t, "ended (stopped): abcdefghijkl, 390 s at $1.29/h cost $0.1505\nnext: nothing; launch_lease for a new machine", text)
+	require.Equal(t, "ended (stopped): abcdefghijkl, 390 s, billed as 7 min, at $1.29/h cost $0.1505\nnext: nothing; launch_lease for a new machine", text)
 
 	d = &desk{row: stopping, stop: func() (lease.Lease, error) { return stopping, nil }, warnings: []string{"stop not confirmed yet"}}
 	got, text = answer(t, d, "stop_lease", `{"lease_id":"abcdefghijkl","wait_seconds":5}`)

@@ -76,5 +76,5 @@ func (o stopOut) Text() string {
 	if !o.Confirmed {
 		return "STOP NOT CONFIRMED, money is still being spent: " + o.line() + o.lines()
 	}
-	return fmt.Sprintf("ended (%s): %s, %d s at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, *o.Price, *o.Cost) + o.lines()
+	return fmt.Sprintf("ended (%s): %s, %d s, billed as %d min, at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, (*o.BilledSeconds+59)/60, *o.Price, *o.Cost) + o.lines()
 }
