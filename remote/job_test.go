@@ -57,7 +57,7 @@ func testRun(t *testing.T, shell string) {
 		"AbsoluteDir":   {command: remote.Command{Shell: "pwd", Dir: "/usr"}, stdout: "/usr\n"},
 		"Env":           {command: remote.Command{Shell: `printf %s "$A$B"`, Env: map[string]string{"A": "it's\n$x", "B": "`"}}, stdout: "it's\n$x`"},
 		"PathInEnv":     {command: remote.Command{Shell: "echo $PATH", Env: map[string]string{"PATH": "/nowhere"}}, stdout: "/nowhere\n"},
-		"Mark":          {command: remote.Command{Shell: "echo $GPULEASE_JOB_ID"}, stdout: "job-mark\n"},
+		"Mark":          {command: remote.Command{Shell: "echo $GPULEASE_JOB_ID"}, stdout: "job-" + shell + "-mark\n"},
 		"Stdin":         {command: remote.Command{Argv: []string{"cat"}, Stdin: binary}, stdout: string(binary)},
 		"NoStdin":       {command: remote.Command{Argv: []string{"cat"}}},
 		"Umask":         {command: remote.Command{Shell: "umask"}, stdout: "0022\n"},
@@ -80,7 +80,8 @@ func testRun(t *testing.T, shell string) {
 				tt.reason = remote.ReasonExit
 			}
 			before := time.Now()
-			job, stdout, stderr, err := p.Run(testContext(t), h.Target, "job-"+strings.ToLower(name), tt.command, wait, 1000, 1000)
+			// The machines of this test are one computer, and jobs are found by their mark: no two may share an ID.
+			job, stdout, stderr, err := p.Run(testContext(t), h.Target, "job-"+shell+"-"+strings.ToLower(name), tt.command, wait, 1000, 1000)
 			require.NoError(t, err)
 			require.Equal(t, remote.Exited, job.State)
 			require.Equal(t, tt.reason, job.Reason)
