@@ -77,7 +77,7 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 			}
 			if i == 0 && len(d.Violations) > 0 {
 				v := d.Violations[0]
-				o.Rule = fmt.Sprintf("%s = %s (%s)", v.Rule, v.Limit, v.Source)
+				o.Rule = fmt.Sprintf("%s: %s (%s)", v.Rule, v.Limit, v.Source)
 			}
 		}
 		c.Offers = append(c.Offers, o)

@@ -178,7 +178,7 @@ func denied(d policy.Decision) *Error {
 		e.Message = "this launch needs a person's approval; nothing was launched"
 		e.Next = "ask for less, or have the owner of the policy raise approve_above"
 	}
-	if n := d.Nearest; n != nil {
+	if n := d.Nearest; n != nil && !n.Approval {
 		e.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would pass (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), n.WorstCase)
 	}
 	return e

@@ -45,7 +45,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 			}
 			srv, err := server.New(server.Config{
 				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
-				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots}), Logger: a.log, Redact: a.redact,
+				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs()}), Logger: a.log, Redact: a.redact,
 			})
 			if err != nil {
 				return err
@@ -58,6 +58,16 @@ deadlines; the next server on the same state directory sees them and can stop th
 	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
 	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from; may be repeated (default: where the server was started)")
 	return c
+}
+
+// ownDirs hold keys, ledger and settings: no agent sends them anywhere. A policy
+// file that was named may lie among an agent's own files.
+func (s *settings) ownDirs() []string {
+	dirs := []string{s.stateDir}
+	if !s.policyIsGiven {
+		dirs = append(dirs, filepath.Dir(s.policyPath))
+	}
+	return dirs
 }
 
 // workRoots are the local directories that agents may send from.

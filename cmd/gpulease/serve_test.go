@@ -245,3 +245,20 @@ func TestUsageErrors(t *testing.T) {
 		require.Equal(t, exitUsage, cmd.ProcessState.ExitCode(), "%v: %s", args, out)
 	}
 }
+
+// What gpulease keeps for itself is never sent to a machine, also where it lies
+// below the directory that agents may send from.
+func TestOwnStateIsNeverSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lambdatest.Config{})
+	h := w.host("--root", w.dir)
+	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
+	h.until(id, "ready")
+	h.refused(lease.CodePathDenied, "sync_files", map[string]any{"lease_id": id, "local_dir": w.state(), "remote_dir": "loot"})
+	project := filepath.Join(w.dir, "project")
+	require.NoError(t, os.MkdirAll(project, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(project, "a.txt"), []byte("a"), 0o644))
+	h.ok("sync_files", map[string]any{"lease_id": id, "local_dir": project, "remote_dir": "work"})
+	require.Equal(t, "a", h.ok("run_command", map[string]any{"lease_id": id, "command": "cat a.txt", "cwd": "work", "wait_seconds": 20}).Stdout)
+	w.stop(h, id)
+}
