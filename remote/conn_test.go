@@ -195,7 +195,7 @@ func TestDarkConnection(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
 	proxy := startProxy(t, h.Addr)
-	p := newPool(t, remote.Config{Keepalive: 100 * time.Millisecond, KeepaliveTimeout: 100 * time.Millisecond})
+	p := newPool(t, remote.Config{Keepalive: 200 * time.Millisecond, KeepaliveTimeout: time.Second})
 	target := h.Target
 	target.Addr = proxy.addr
 	ctx := testContext(t)

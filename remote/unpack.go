@@ -105,6 +105,9 @@ func (j *fetching) unpack(r io.Reader, want map[string]bool) error {
 			if err == io.EOF {
 				break
 			}
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("%w: stream ended early", ErrConnLost)
+			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", ErrMachine, err)
 			}
@@ -195,7 +198,7 @@ func (j *fetching) store(name string, h *tar.Header, content io.Reader) (hash st
 	sum := sha256.New()
 	if _, err := io.CopyN(io.MultiWriter(f, sum), content, h.Size); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: stream ended early", ErrMachine)
+			err = fmt.Errorf("%w: stream ended early", ErrConnLost) // whatever cut it: asked again, the rest may come
 		}
 		return "", err
 	}
