@@ -6,7 +6,7 @@
 // even where a handler ignores it, panics that reach the log and not the client,
 // progress notes that never arrive after the result, an end that neither hangs
 // nor loses answers, and an eye on the parent process. It knows no tool, no lease
-// and no policy. Only this package imports mcp-go.
+// and no policy. Of the server side, only this package imports mcp-go.
 package server
 
 import (
