@@ -36,3 +36,15 @@ func (b brokenStore) Correct(context.Context, ID, policy.Money, time.Time, strin
 func (b brokenStore) History(context.Context, ID) ([]Event, error)  { return nil, b.err }
 func (b brokenStore) Beat(context.Context, string, time.Time) error { return b.err }
 func (b brokenStore) Guards(context.Context) ([]Guard, error)       { return nil, b.err }
+
+func (b brokenStore) Adopt(context.Context, Lease, time.Time, string) (Lease, error) {
+	return Lease{}, b.err
+}
+func (b brokenStore) Freeze(context.Context, Freeze) error           { return b.err }
+func (b brokenStore) Frozen(context.Context) (Freeze, error)         { return Freeze{}, b.err }
+func (b brokenStore) Sighted(context.Context) ([]Stranger, error)    { return nil, b.err }
+func (b brokenStore) Touch(context.Context, ID, time.Time) error     { return b.err }
+func (b brokenStore) Touched(context.Context, ID) (time.Time, error) { return time.Time{}, b.err }
+func (b brokenStore) Sight(context.Context, string, time.Time, []Stranger) error {
+	return b.err
+}

@@ -102,8 +102,13 @@ type Lease struct {
 	PolicyHash     string // the policy that allowed it
 	Account        string // fingerprint of the API key that launched it; another key's 404 proves nothing
 
+	Home        string // the state directory that holds its private key: only processes there can reach the machine
+	AskedRegion string // "" where any was fine
+	Results     string // paths on the machine to bring home before its end, one a line; "" for none
+	ResultsDir  string // local directory for them, absolute
+
 	Type        string
-	Region      string
+	Region      string // "" until one has been chosen
 	ImageFamily string
 	GPUs        int
 	Price       policy.Money // per hour for the whole instance, as quoted
@@ -120,7 +125,11 @@ type Lease struct {
 	Addr       string // IPv4 address, "" until known
 	HostKey    string // pinned host key, authorized_keys form
 
-	CreatedAt    time.Time // when the intent was written
+	CreatedAt    time.Time // when it was asked for
+	DecideBy     time.Time // awaiting approval: when the request expires
+	ApprovedAt   time.Time // when a person said yes
+	ApprovedBy   string    // who that was
+	ReservedAt   time.Time // when the intent and the reservation were written; the boot allowance runs from here
 	LaunchSentAt time.Time // written before the launch call; zero proves that none was sent
 	SeenAt       time.Time // last good listing that showed the instance
 	MissingSince time.Time // first of the good listings in a row that did not show it
@@ -129,7 +138,10 @@ type Lease struct {
 	ReadyAt      time.Time
 	Deadline     time.Time // when the lease is ended whatever happens
 	HardStop     time.Time // the latest deadline that the policy could ever extend to; part of the name
+	IdleSince    time.Time // ready: since when nothing has used it; zero while something does, or nobody knows
 	StopAt       time.Time // when the end was decided
+	RescuedAt    time.Time // stopping: when jobs were ended and results brought home, as far as that went
+	Rescue       string    // what came of that, in one sentence
 	TerminateAt  time.Time // when the cloud last accepted a terminate call
 	GoneAt       time.Time // when the cloud first showed it gone
 	EndedAt      time.Time
@@ -171,6 +183,26 @@ func (l Lease) Held(now time.Time) policy.Money {
 		return max(l.Reserved, cost+l.Price.For(l.StopAllowance))
 	}
 	return max(l.Reserved, l.CostAt(now))
+}
+
+// Awaits is the lease as it is written where a person has to say yes first:
+// nothing is reserved and nothing is launched.
+func (l Lease) Awaits() Lease {
+	l.State, l.Reserved, l.ReservedAt = AwaitingApproval, 0, time.Time{}
+	l.Detail = "waits for a person: gpulease approve " + string(l.ID)
+	return l
+}
+
+// Counts reports whether a lease takes its place among the leases and GPUs in
+// use. One that waits for approval does not.
+func (l Lease) Counts() bool { return l.State.Live() && l.State != AwaitingApproval }
+
+// began is when the boot allowance began to run.
+func (l Lease) began() time.Time {
+	if l.ReservedAt.IsZero() {
+		return l.CreatedAt
+	}
+	return l.ReservedAt
 }
 
 // owns reports whether an instance is this lease's by its signed name, or by

@@ -23,6 +23,11 @@ func (db *DB) Update(ctx context.Context, l lease.Lease, note string) (lease.Lea
 		if l.Reserved > was.Reserved {
 			return fmt.Errorf("%w: from %s to %s", ErrUnreserved, was.Reserved, l.Reserved)
 		}
+		if !stored(l).LaunchSentAt.Equal(was.LaunchSentAt) {
+			if err := notFrozen(ctx, tx); err != nil {
+				return err
+			}
+		}
 		out, err = replace(ctx, tx, db.now(), was, l, note)
 		return err
 	})

@@ -50,6 +50,19 @@ func (m *model) totals(principal string, except lease.ID, at time.Time, p lease.
 	return t
 }
 
+// behind reports whether the ledger has to take a time for a clock that went backwards.
+func (m *model) behind(at time.Time) bool {
+	var newest time.Time
+	for _, l := range m.leases {
+		for _, t := range []time.Time{l.CreatedAt, l.ReservedAt, l.EndedAt} {
+			if t.After(newest) {
+				newest = t
+			}
+		}
+	}
+	return lease.CheckClock(at, newest) != nil
+}
+
 func (m *model) usage(principal string, except lease.ID, at time.Time, p lease.Periods) policy.Usage {
 	return policy.Usage{Account: m.totals("", except, at, p), Principal: m.totals(principal, except, at, p)}
 }
@@ -119,13 +132,17 @@ func TestUsageIsTheSum(t *testing.T) {
 			},
 			"reserve": func(r *rapid.T) {
 				l := intent(rapid.SampledFrom(principals).Draw(r, "principal"), amount.Draw(r, "hold"))
-				l.State = rapid.SampledFrom([]lease.State{lease.WaitingCapacity, lease.AwaitingApproval, lease.Launching}).Draw(r, "state")
-				l.GPUs, l.CreatedAt = rapid.IntRange(0, 8).Draw(r, "gpus"), c.Now()
+				l.State = rapid.SampledFrom([]lease.State{lease.WaitingCapacity, lease.Launching}).Draw(r, "state")
+				l.GPUs, l.CreatedAt, l.ReservedAt = rapid.IntRange(0, 8).Draw(r, "gpus"), c.Now(), c.Now()
 				l.Price = policy.Money(rapid.IntRange(0, 600).Draw(r, "price"))
 				if rapid.Bool().Draw(r, "billed") { // and overdue before long, where time passes
 					l.BillingFrom = c.Now()
 				}
 				res, err := db.Reserve(t.Context(), l, c.Now(), periodsAt(c.Now()), decide(l.Principal, "", l.Reserved))
+				if m.behind(c.Now()) {
+					require.ErrorIs(r, err, lease.ErrClock)
+					return
+				}
 				require.NoError(r, err)
 				if res.Decision.Verdict == policy.Allow {
 					m.leases = append(m.leases, res.Lease)
@@ -136,6 +153,10 @@ func TestUsageIsTheSum(t *testing.T) {
 				l := *was
 				l.Reserved = amount.Draw(r, "hold")
 				got, d, err := db.Rereserve(t.Context(), l, c.Now(), periodsAt(c.Now()), "", decide(l.Principal, l.ID, l.Reserved))
+				if m.behind(c.Now()) {
+					require.ErrorIs(r, err, lease.ErrClock)
+					return
+				}
 				require.NoError(r, err)
 				if d.Verdict == policy.Allow {
 					*was = got

@@ -31,12 +31,20 @@ func (db *DB) Reserve(ctx context.Context, l lease.Lease, at time.Time, p lease.
 		if !errors.Is(err, lease.ErrNotFound) {
 			return err
 		}
+		if err := mayReserve(ctx, tx, at); err != nil {
+			return err
+		}
 		u, err := usage(ctx, tx, res.Lease.Principal, "", at, p)
 		if err != nil {
 			return err
 		}
 		res.Decision = decide(u)
-		if res.Decision.Verdict != policy.Allow {
+		note := "reserved"
+		switch res.Decision.Verdict {
+		case policy.Allow:
+		case policy.Ask:
+			res.Lease, note = stored(res.Lease.Awaits()), "waits for approval"
+		default:
 			return addDecision(ctx, tx, at, l.Principal, res.Decision, "")
 		}
 		res.Lease.Version = 1
@@ -46,7 +54,7 @@ func (db *DB) Reserve(ctx context.Context, l lease.Lease, at time.Time, p lease.
 		if err := addDecision(ctx, tx, at, l.Principal, res.Decision, l.ID); err != nil {
 			return err
 		}
-		return addEvent(ctx, tx, at, "", res.Lease, "reserved")
+		return addEvent(ctx, tx, at, "", res.Lease, note)
 	})
 	if err != nil {
 		return lease.Reservation{}, fmt.Errorf("reserve lease %s: %w", l.ID, err)
@@ -60,6 +68,9 @@ func (db *DB) Rereserve(ctx context.Context, l lease.Lease, at time.Time, p leas
 	out := l
 	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		was, err := current(ctx, tx, l)
+		if err == nil {
+			err = mayReserve(ctx, tx, at)
+		}
 		if err != nil {
 			return err
 		}
@@ -104,7 +115,7 @@ const (
 	sumCorrections = `SELECT l.principal = ?, SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END),
 		SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(e.cost)
 		FROM events e JOIN leases l ON l.id = e.lease WHERE e.was = 'ended' GROUP BY 1`
-	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE created_at > ? AND id <> ? GROUP BY 1`
+	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE reserved_at > ? AND id <> ? GROUP BY 1`
 )
 
 // usage sums what counts against the caps, the lease except left out. A sum that does not fit is an error.
@@ -125,9 +136,12 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 		return add(half(l.Principal == principal), policy.Totals{
 			Leases: 1, GPUs: l.GPUs, BurnPerHour: l.Price, Day: held, Week: held, Month: held, Lifetime: held,
 		})
-	}, selectLease+"WHERE state <> 'ended' AND id <> ?", except)
+	}, selectLease+"WHERE state NOT IN ('ended', 'awaiting_approval') AND id <> ?", except)
 	if err != nil {
 		return policy.Usage{}, fmt.Errorf("sum up live leases: %w", err)
+	}
+	if err := addStrangers(ctx, tx, &others, at, p); err != nil {
+		return policy.Usage{}, fmt.Errorf("sum up what no lease accounts for: %w", err)
 	}
 	for _, query := range []string{sumEnded, sumCorrections} {
 		err = each(ctx, tx, func(rows scanner) error {

@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is the version that this package reads and writes. migrations/N.sql leads from version N-1 to N.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // applicationID marks a SQLite file as a ledger of ours ("gpul").
 const applicationID = 0x6770756c

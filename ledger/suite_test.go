@@ -43,7 +43,7 @@ func intent(principal string, m policy.Money) lease.Lease {
 	id := newID()
 	return lease.Lease{
 		ID: id, State: lease.Launching, Principal: principal, Type: "gpu_1x_a10", GPUs: 1, Price: policy.Dollar, Reserved: m,
-		Name: "gl-test-" + string(id), CreatedAt: noon,
+		Name: "gl-test-" + string(id), CreatedAt: noon, ReservedAt: noon,
 	}
 }
 
@@ -106,6 +106,13 @@ func testStore(t *testing.T, open func(t *testing.T) lease.Store) {
 		{"guards", testGuards},
 		{"never over a cap, and all that fits is given", testCap},
 		{"a context that is done", testContext},
+		{"what needs approval waits and holds nothing", testAwaits},
+		{"a freeze stops reservations and launch calls", testFreeze},
+		{"a clock that went backwards reserves nothing", testClock},
+		{"strangers count as spending", testStrangers},
+		{"strangers that were not seen for long", testStrangerGap},
+		{"uses", testTouch},
+		{"adoption", testAdopt},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
 	}
@@ -172,7 +179,7 @@ func testText(t *testing.T, s lease.Store) {
 }
 
 func testDenied(t *testing.T, s lease.Store) {
-	for _, verdict := range []policy.Verdict{policy.Deny, policy.Ask, ""} {
+	for _, verdict := range []policy.Verdict{policy.Deny, ""} {
 		l := intent("a", policy.Dollar)
 		l.IdempotencyKey = "k"
 		res, err := s.Reserve(t.Context(), l, noon, periods, func(policy.Usage) policy.Decision { return policy.Decision{Verdict: verdict, PolicyHash: "h"} })
@@ -459,28 +466,28 @@ func testRereserve(t *testing.T, s lease.Store) {
 func testUsage(t *testing.T, s lease.Store) {
 	add := func(principal string, gpus int, price, reserved policy.Money, created time.Time) lease.Lease {
 		l := intent(principal, reserved)
-		l.GPUs, l.Price, l.CreatedAt = gpus, price, created
+		l.GPUs, l.Price, l.CreatedAt, l.ReservedAt = gpus, price, created, created
 		return reserve(t, s, l)
 	}
 	day := 24 * time.Hour
-	add("alice", 8, 20*policy.Dollar, 100*policy.Dollar, noon)
-	add("alice", 1, policy.Dollar, 3*policy.Dollar, noon.Add(-59*time.Minute))
-	add("bob", 2, 2*policy.Dollar, 5*policy.Dollar, noon.Add(-61*time.Minute))
 	add("bob", 2, 2*policy.Dollar, 7*policy.Dollar, noon.Add(-60*day))
 	for _, e := range []struct {
 		principal string
 		cost      policy.Money
 		ended     time.Time
 	}{
-		{"alice", 1, periods.Day},
-		{"alice", 10, periods.Day.Add(-time.Millisecond)},
-		{"bob", 100, periods.Week},
-		{"alice", 1000, periods.Week.Add(-time.Millisecond)},
-		{"bob", 10_000, periods.Month},
 		{"alice", 100_000, periods.Month.Add(-time.Millisecond)},
+		{"bob", 10_000, periods.Month},
+		{"alice", 1000, periods.Week.Add(-time.Millisecond)},
+		{"bob", 100, periods.Week},
+		{"alice", 10, periods.Day.Add(-time.Millisecond)},
+		{"alice", 1, periods.Day},
 	} {
-		end(t, s, add(e.principal, 4, policy.Dollar, policy.Dollar, e.ended.Add(-2*day)), e.cost, e.ended)
+		end(t, s, add(e.principal, 4, policy.Dollar, policy.Dollar, e.ended), e.cost, e.ended)
 	}
+	add("bob", 2, 2*policy.Dollar, 5*policy.Dollar, noon.Add(-61*time.Minute))
+	add("alice", 1, policy.Dollar, 3*policy.Dollar, noon.Add(-59*time.Minute))
+	add("alice", 8, 20*policy.Dollar, 100*policy.Dollar, noon)
 
 	alice := policy.Totals{
 		Leases: 2, GPUs: 9, LaunchesLastHour: 2, BurnPerHour: 21 * policy.Dollar,

@@ -1,0 +1,114 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// strangerGap is how long after it was last seen an instance may have gone on at most, as far as we count it.
+const strangerGap = time.Hour
+
+// Sight implements [lease.Store].
+func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []lease.Stranger) error {
+	account = text(account)
+	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		for _, s := range seen {
+			since := s.Since
+			if since.IsZero() || since.After(at) {
+				since = at
+			}
+			// One that was thought to have ended goes on from when it was first seen.
+			_, err := tx.ExecContext(ctx, `INSERT INTO strangers (account, instance, name, type, region, price, since, seen, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)
+				ON CONFLICT (account, instance) DO UPDATE SET name = excluded.name, type = excluded.type, region = excluded.region, ended = 0,
+				price = MAX(strangers.price, excluded.price), since = MIN(strangers.since, excluded.since), seen = MAX(strangers.seen, excluded.seen)`,
+				account, text(s.Instance), text(s.Name), text(s.Type), text(s.Region), s.Price, toMillis(since), toMillis(at))
+			if err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = MIN(?, seen + ?) WHERE account = ? AND ended = 0 AND seen < ?",
+			toMillis(at), strangerGap.Milliseconds(), account, toMillis(at))
+		if err != nil {
+			return err
+		}
+		// What a lease accounts for is counted there.
+		_, err = tx.ExecContext(ctx, "DELETE FROM strangers WHERE account = ? AND instance IN (SELECT instance_id FROM leases)", account)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write down what else runs in the account: %w", err)
+	}
+	return nil
+}
+
+// Sighted implements [lease.Store].
+func (db *DB) Sighted(ctx context.Context) ([]lease.Stranger, error) {
+	var out []lease.Stranger
+	err := db.read(ctx, func(tx *sql.Tx) error {
+		return each(ctx, tx, func(row scanner) error {
+			var s lease.Stranger
+			err := row.Scan(&s.Account, &s.Instance, &s.Name, &s.Type, &s.Region, &s.Price, millis{&s.Since}, millis{&s.Seen})
+			out = append(out, s)
+			return err
+		}, "SELECT account, instance, name, type, region, price, since, seen FROM strangers WHERE ended = 0 ORDER BY since, instance")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list what else runs in the account: %w", err)
+	}
+	return out, nil
+}
+
+// addStrangers adds what instances without a lease have cost in each period, and the rate of those that are still there.
+func addStrangers(ctx context.Context, tx *sql.Tx, to *policy.Totals, at time.Time, p lease.Periods) error {
+	return each(ctx, tx, func(row scanner) error {
+		var price policy.Money
+		var since, ended time.Time
+		if err := row.Scan(&price, millis{&since}, millis{&ended}); err != nil {
+			return err
+		}
+		end := ended
+		if ended.IsZero() || ended.After(at) {
+			end = at
+		}
+		cost := func(from time.Time) policy.Money {
+			if from.Before(since) {
+				from = since
+			}
+			return price.For(max(0, end.Sub(from)))
+		}
+		t := policy.Totals{Day: cost(p.Day), Week: cost(p.Week), Month: cost(p.Month), Lifetime: cost(since)}
+		if ended.IsZero() {
+			t.BurnPerHour = price
+		}
+		return add(to, t)
+	}, "SELECT price, since, ended FROM strangers")
+}
+
+// Touch implements [lease.Store].
+func (db *DB) Touch(ctx context.Context, id lease.ID, at time.Time) error {
+	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO uses (lease, at) VALUES (?, ?) ON CONFLICT (lease) DO UPDATE SET at = MAX(uses.at, excluded.at)", string(id), toMillis(at))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write down the use of lease %q: %w", id, err)
+	}
+	return nil
+}
+
+// Touched implements [lease.Store].
+func (db *DB) Touched(ctx context.Context, id lease.ID) (time.Time, error) {
+	var at time.Time
+	err := db.read(ctx, func(tx *sql.Tx) error {
+		return each(ctx, tx, func(row scanner) error { return row.Scan(millis{&at}) }, "SELECT at FROM uses WHERE lease = ?", string(id))
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the use of lease %q: %w", id, err)
+	}
+	return at, nil
+}
