@@ -126,10 +126,15 @@ func startHostWith(t testing.TB, shell string, extra ...string) *host {
 	return h
 }
 
-// shim puts an executable into the machine's PATH.
+// shim puts an executable into the machine's PATH. What was there goes first: writing through a link would change
+// this computer's own program.
 func (h *host) shim(t testing.TB, name, text string) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(filepath.Join(h.bin, name), []byte(text), 0o755))
+	file := filepath.Join(h.bin, name)
+	if err := os.Remove(file); err != nil {
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o755))
 }
 
 func newPool(t testing.TB, c remote.Config) *remote.Pool {

@@ -6,8 +6,7 @@
 #   job.sh cancel ID GRACE                    INT, TERM, KILL over every process of the job
 #   job.sh list
 #
-# Times are in centiseconds. Every verb may be sent again. A reply starts with the line "\036gpulease", then
-# "key value" lines, an empty line, and raw bytes.
+# Every verb may be sent again. See base.sh for the form of a reply.
 #
 # One directory a job, ~/.gpulease/jobs/ID:
 #   claim/   made by mkdir: whoever makes it runs the job
@@ -18,86 +17,6 @@
 #   reason   why somebody is ending it; the first writer wins
 #   exit     written last, by rename: code, wall time of the end, reason. If it is there, the job has ended
 #   done     a fifo that the supervisor holds open, so that a reader wakes in the moment in which it goes
-#
-# All variables begin with gl_: a name that the user exports must reach the job unchanged.
-set -u
-gl_home=${HOME:-$(cd && pwd)}
-gl_jobs=$gl_home/.gpulease/jobs
-gl_proc=${GPULEASE_PROC:-/proc}
-[ -r "$gl_proc/self/stat" ] || gl_proc=
-gl_umask=$(umask)
-umask 077
-
-fail() { # code text
-	printf '\036gpulease\nerror %s %s\n\n' "$1" "$2"
-	exit 0
-}
-
-nap() { sleep "$1" 2>/dev/null || sleep 1; }
-
-clock() { # gl_now: centiseconds that never jump
-	if [ -n "$gl_proc" ] && read -r gl_now gl_i <"$gl_proc/uptime" 2>/dev/null; then
-		gl_i=${gl_now%.*} gl_now=1${gl_now#*.}
-		gl_now=$((gl_i * 100 + gl_now - 100))
-	else
-		gl_now=$(date +%s)00
-	fi
-}
-
-span() { # centiseconds as "1.23", for sleep and timeout
-	gl_span=$(($1 % 100 + 100))
-	gl_span=$(($1 / 100)).${gl_span#1}
-}
-
-ident() { # gl_ident: what tells this process from a later one with the same pid; empty when it is gone
-	gl_ident=
-	if [ -n "$gl_proc" ]; then
-		{ read -r gl_stat <"$gl_proc/$1/stat"; } 2>/dev/null || return 0
-		set -- ${gl_stat##*) }
-		case $1 in [ZXx]) ;; *) gl_ident=${20} ;; esac
-	else
-		# The supervisor's arguments name the job. Its start time would do, but ps computes that anew each time, and the
-		# second may differ.
-		gl_ident=$(ps -o args= -p "$1" 2>/dev/null | tr -s ' ' _)
-	fi
-}
-
-boot() {
-	gl_boot=-
-	[ -n "$gl_proc" ] && { read -r gl_boot <"$gl_proc/sys/kernel/random/boot_id"; } 2>/dev/null
-	return 0
-}
-
-oomkills() { # gl_ooms: how often the kernel has killed for memory since boot
-	gl_ooms=$(grep '^oom_kill ' "$gl_proc/vmstat" 2>/dev/null)
-}
-
-status() { # gl_state: none, running, exited or lost; reads the end before it reads the sizes
-	gl_state=none gl_code= gl_reason= gl_started= gl_ended= gl_pid=
-	[ -d "$gl_job/claim" ] || return 0
-	gl_state=running
-	if { read -r gl_pid gl_was gl_in gl_started <"$gl_job/pid"; } 2>/dev/null; then
-		if [ ! -e "$gl_job/exit" ]; then
-			boot
-			ident "$gl_pid"
-			[ "$gl_ident" = "$gl_was" ] && [ "$gl_boot" = "$gl_in" ] || gl_state=lost
-		fi
-	elif [ -n "$(find "$gl_job/claim" -prune -mmin +1 2>/dev/null)" ]; then
-		gl_state=lost
-	fi
-	# Looked at again: the supervisor may have written it and gone between the two tests.
-	if { read -r gl_code gl_ended gl_reason <"$gl_job/exit"; } 2>/dev/null; then
-		gl_state=exited
-	fi
-}
-
-sizes() { # gl_osize gl_esize
-	gl_osize=0 gl_esize=0
-	gl_i=$(stat -c %s "$gl_job/stdout" "$gl_job/stderr" 2>/dev/null) ||
-		gl_i=$(for gl_f in stdout stderr; do { wc -c <"$gl_job/$gl_f" || echo 0; } 2>/dev/null; done)
-	set -- $gl_i
-	gl_osize=${1:-0} gl_esize=${2:-0}
-}
 
 lines() { # the reply's lines for one job
 	printf 'job %s\nstate %s\ncode %s\nreason %s\nstarted %s\nended %s\nstdout %s\nstderr %s\n' \
@@ -194,16 +113,6 @@ members() { # pids of all living processes of the job
 			} while (more)
 			for (p in in_job) if (!(p in dead)) printf "%s ", p
 		}'
-}
-
-session() { # gl_main: pid and session of the command, empty when that number may be another's by now
-	gl_main=
-	[ ! -e "$gl_job/exit" ] || return 0
-	{ read -r gl_i gl_i gl_in gl_i <"$gl_job/pid" && read -r gl_main gl_tail <"$gl_job/main"; } 2>/dev/null || return 0
-	boot
-	ident "$gl_main"
-	set -- $gl_tail
-	[ "$gl_boot" = "$gl_in" ] && { [ -z "$gl_ident" ] || [ "$gl_ident" = "${20:-$gl_ident}" ]; } || gl_main=
 }
 
 # endall ends every process of the job: by its mark, its session and its descent. Each signal goes to a process

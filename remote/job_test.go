@@ -351,19 +351,24 @@ func TestSupervisorKilled(t *testing.T) {
 	p := newPool(t, remote.Config{})
 	_, err := p.Start(ctx, h.Target, "job-lost", remote.Command{Shell: "sleep 60"})
 	require.NoError(t, err)
+	killSupervisor(t, h, "job-lost")
+	job, err := p.Job(ctx, h.Target, "job-lost", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Lost, job.State)
+	require.Empty(t, job.Reason)
+	require.Zero(t, job.ExitCode)
+}
+
+func killSupervisor(t *testing.T, h *host, id string) {
+	t.Helper()
 	var pid int
-	text, err := os.ReadFile(filepath.Join(h.home, ".gpulease/jobs/job-lost/pid"))
+	text, err := os.ReadFile(filepath.Join(h.home, ".gpulease/jobs", id, "pid"))
 	require.NoError(t, err)
 	_, err = fmt.Sscan(string(text), &pid)
 	require.NoError(t, err)
 	process, err := os.FindProcess(pid)
 	require.NoError(t, err)
 	require.NoError(t, process.Kill())
-	job, err := p.Job(ctx, h.Target, "job-lost", wait)
-	require.NoError(t, err)
-	require.Equal(t, remote.Lost, job.State)
-	require.Empty(t, job.Reason)
-	require.Zero(t, job.ExitCode)
 }
 
 func TestSecretsStayInFiles(t *testing.T) {

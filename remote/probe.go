@@ -131,20 +131,14 @@ func (p *Pool) Health(ctx context.Context, t Target, gpus int) (Health, error) {
 
 func parseHealth(r reply, want int) Health {
 	var h Health
-	parts := strings.Split(string(r.data), "\x1e")
-	parts = append(parts, "", "", "")
-	list, plain, ecc := parts[0], parts[1], parts[2]
-	h.Simulated = strings.Contains(strings.ToLower(plain), "simulat")
-	var sick error
-	switch status := r.get("status"); status {
-	case "0":
+	parts := append(strings.Split(string(r.data), "\x1e\x1e"), "", "")
+	list, status := answer(parts[0])
+	plain, _ := answer(parts[1])
+	ecc, _ := answer(parts[2])
+	h.Simulated = strings.Contains(strings.ToLower(list+plain), "simulat")
+	sick := failure(list, status)
+	if sick == nil {
 		h.GPUs, sick = parseGPUs(list)
-	case "127":
-		sick = errors.New("no nvidia-smi")
-	case "124":
-		sick = errors.New("nvidia-smi hangs")
-	default:
-		sick = fmt.Errorf("nvidia-smi exits with %s: %s", status, printable([]byte(list)))
 	}
 	addECC(h.GPUs, ecc)
 	if want > 0 {
@@ -152,6 +146,28 @@ func parseHealth(r reply, want int) Health {
 	}
 	h.Healthy = h.Reason == ""
 	return h
+}
+
+// answer takes apart what bounded in base.sh printed. The status is empty when the command did not end.
+func answer(text string) (said, status string) {
+	i := strings.LastIndexByte(text, 0x1e)
+	if i < 0 {
+		return text, ""
+	}
+	return text[:i], text[i+1:]
+}
+
+// failure is what an answer of nvidia-smi says of nvidia-smi itself.
+func failure(said, status string) error {
+	switch status {
+	case "0":
+		return nil
+	case "127":
+		return errors.New("no nvidia-smi")
+	case "", "124", "137":
+		return errors.New("nvidia-smi hangs")
+	}
+	return fmt.Errorf("nvidia-smi exits with %s: %s", status, printable([]byte(said)))
 }
 
 func sickness(gpus []GPU, want int, sick error) string {

@@ -1,28 +1,93 @@
-# What the machine is: cloud-init's state, and its GPUs. POSIX sh. A reply starts with "\036gpulease"; see job.sh.
-set -u
+# What the machine is and does: cloud-init's state, its GPUs, its load. See base.sh.
+#
+#   probe.sh cloudinit   what cloud-init says
+#   probe.sh gpu         what nvidia-smi says of the GPUs' health
+#   probe.sh activity    jobs, logins, GPUs, processors, memory, disk at this moment
+
+ticks() { # gl_ticks: what all processors have done since boot, and what of it was nothing
+	gl_ticks=
+	{ read -r gl_i gl_tail <"$gl_proc/stat"; } 2>/dev/null || return 0
+	set -- $gl_tail
+	[ "$gl_i" = cpu ] && [ $# -ge 8 ] || return 0
+	gl_ticks="$(($1 + $2 + $3 + $4 + $5 + $6 + $7 + $8)) $(($4 + $5))"
+}
+
+# census counts the jobs that run and finds the newest end. A job whose supervisor was killed while its command
+# lives on is work too.
+census() { # gl_running gl_newest
+	gl_running=0 gl_newest=
+	for gl_job in "$gl_jobs"/*; do
+		[ -d "$gl_job/claim" ] || continue
+		status
+		case $gl_state in
+		running) gl_running=$((gl_running + 1)) ;;
+		exited)
+			[ "${gl_ended%%.*}" -le "${gl_newest%%.*}" ] 2>/dev/null || gl_newest=$gl_ended
+			;;
+		lost)
+			session
+			[ -z "$gl_ident" ] || [ -z "$gl_main" ] || gl_running=$((gl_running + 1))
+			;;
+		esac
+	done
+}
+
+logins() { # gl_logins: terminals that people have logged in on; what tmux and screen enter there are none
+	gl_logins=
+	command -v who >/dev/null 2>&1 || return 0
+	gl_logins=$(who 2>/dev/null | grep -v -e '(tmux(' -e '(:' -e ':S\.[0-9]' | grep -c ' pts/')
+}
+
+hangs() { # whether an answer of bounded is none
+	case $1 in *"$(printf '\036')"124 | *"$(printf '\036')"137) ;; *"$(printf '\036')"*) return 1 ;; esac
+}
+
 case ${1:-} in
 cloudinit)
-	text=
-	state=absent
+	gl_text=
+	gl_state=absent
 	if command -v cloud-init >/dev/null 2>&1; then
-		state=present
-		text=$(timeout 20 cloud-init status --long 2>&1 | head -c 16384)
+		gl_state=present
+		gl_text=$(timeout 20 cloud-init status --long 2>&1 | head -c 16384)
 	fi
-	printf '\036gpulease\nstate %s\n\n%s' "$state" "$text"
+	printf '\036gpulease\nstate %s\n\n%s' "$gl_state" "$gl_text"
 	;;
 gpu)
-	# The output of three queries, each followed by a record separator.
+	# The answers to three queries, each followed by two record separators. Older cards and drivers do not know the
+	# last one, and say so with an error.
+	printf '\036gpulease\n\n'
 	command -v nvidia-smi >/dev/null 2>&1 || {
-		printf '\036gpulease\nstatus 127\n\n'
+		printf '\036127'
 		exit 0
 	}
-	fields=index,name,uuid,memory.total,driver_version
-	text=$(timeout 30 nvidia-smi --query-gpu=$fields --format=csv,noheader,nounits 2>&1)
-	printf '\036gpulease\nstatus %s\n\n%s\036' "$?" "$text"
-	timeout 30 nvidia-smi 2>&1 | head -c 32768
-	printf '\036'
-	# Older cards and drivers do not know this one, and say so with an error.
-	timeout 30 nvidia-smi --query-gpu=index,ecc.errors.uncorrected.volatile.total --format=csv,noheader,nounits 2>/dev/null
-	printf '\036'
+	gl_list=$(bounded 30 65536 nvidia-smi --query-gpu=index,name,uuid,memory.total,driver_version --format=csv,noheader,nounits)
+	printf '%s\036\036' "$gl_list"
+	hangs "$gl_list" || {
+		bounded 30 32768 nvidia-smi
+		printf '\036\036'
+		bounded 30 32768 nvidia-smi --query-gpu=index,ecc.errors.uncorrected.volatile.total --format=csv,noheader,nounits
+	}
+	;;
+activity)
+	clock
+	gl_from=$gl_now
+	ticks
+	gl_first=$gl_ticks
+	gl_smi=$(printf '\036127')
+	if command -v nvidia-smi >/dev/null 2>&1; then
+		gl_smi=$(bounded 10 65536 nvidia-smi --query-gpu=index,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu --format=csv,noheader,nounits)
+	fi
+	census
+	logins
+	gl_memory=$(awk '$1 == "MemTotal:" || $1 == "MemAvailable:" { printf "%s ", $2 }' "$gl_proc/meminfo" 2>/dev/null)
+	gl_disk=$(bounded 5 4096 df -Pk "$gl_home" | awk 'NR == 2 { for (i = 5; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $i + 0, $(i - 1); exit } }')
+	clock
+	[ $((gl_now - gl_from)) -ge 25 ] || nap 0.25
+	ticks
+	printf '\036gpulease\nnow %s\nrunning %s\nended %s\nlogins %s\ncpu %s\nmemory %s\ndisk %s\n\n%s' \
+		"$(date +%s.%N)" "$gl_running" "$gl_newest" "$gl_logins" "$gl_first $gl_ticks" "$gl_memory" "$gl_disk" "$gl_smi"
+	;;
+*)
+	fail usage 'unknown verb'
 	;;
 esac

@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+//go:embed base.sh
+var baseText string
+
 //go:embed job.sh
 var jobText string
 
@@ -24,8 +27,8 @@ var filesText string
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
-	jobScript   = newScript("job", jobText)
-	probeScript = newScript("probe", probeText)
+	jobScript   = newScript("job", baseText+jobText)
+	probeScript = newScript("probe", baseText+probeText)
 	filesScript = newScript("files", filesText)
 )
 

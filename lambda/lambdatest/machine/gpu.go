@@ -19,7 +19,8 @@ type GPU struct {
 	MemoryMiB int
 	// Fault is what is wrong with them: "" for nothing; "missing": one fewer than
 	// Count; "ecc": uncorrected memory errors on the first; "xid" or "dead": the
-	// first has fallen off the bus and nvidia-smi fails.
+	// first has fallen off the bus and nvidia-smi fails; "hang": nvidia-smi never
+	// answers.
 	Fault string
 	// Emulate is for tests that must see the same GPUs on every host.
 	Emulate bool
@@ -29,10 +30,10 @@ type GPU struct {
 
 func knownFault(fault string) (string, error) {
 	switch fault {
-	case "", "missing", "ecc", "xid", "dead":
+	case "", "missing", "ecc", "xid", "dead", "hang":
 		return fault, nil
 	}
-	return "", fmt.Errorf("no GPU fault %q: there are missing, ecc, xid and dead", fault)
+	return "", fmt.Errorf("no GPU fault %q: there are missing, ecc, xid, dead and hang", fault)
 }
 
 // SetGPUFault changes what is wrong with the GPUs; see GPU.Fault.
