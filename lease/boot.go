@@ -9,40 +9,12 @@ import (
 	"github.com/gpulease/gpulease/remote"
 )
 
-// probe is one machine that is being waited for.
-type probe struct{}
-
 // probeCall bounds one look at a booting machine.
 const probeCall = 30 * time.Second
 
 // sickTries is how often a machine's GPUs are looked at before it is given up:
 // a driver may come up a moment after cloud-init has finished.
 const sickTries = 5
-
-// probe watches a booting machine in a goroutine of its own until it is ready,
-// is given up, or the reconciler ends. One at a time for each lease.
-func (r *reconciler) probe(l Lease) {
-	m := r.m
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.probes[l.ID] != nil {
-		return
-	}
-	m.probes[l.ID] = &probe{}
-	r.probing.Add(1)
-	go func() {
-		defer r.probing.Done()
-		defer func() {
-			m.mu.Lock()
-			delete(m.probes, l.ID)
-			m.mu.Unlock()
-			m.nudge()
-		}()
-		if err := m.awaitReady(r.probeCtx, l.ID); err != nil && r.probeCtx.Err() == nil {
-			m.log.Warn("waiting for a machine", "lease", l.ID, "err", err)
-		}
-	}()
-}
 
 // awaitReady looks at the machine until it is ready. The boot allowance is not
 // its business: the reconciler stops the lease, and the loop sees that.
@@ -117,6 +89,7 @@ func (m *Manager) look(ctx context.Context, l Lease) (phase string, h remote.Hea
 	if ci.State == remote.CloudInitRunning {
 		return "waiting for cloud-init to finish", h, errors.New("cloud-init is running")
 	}
+	m.Crash("booted")
 	h, err = m.Machine.Health(ctx, t, l.GPUs)
 	if err != nil {
 		return "looking at the GPUs", h, err
@@ -135,7 +108,7 @@ func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) err
 		return errUnsure
 	}
 	now := m.now()
-	if waited := now.Sub(l.CreatedAt); waited >= l.BootAllowance {
+	if waited := now.Sub(l.began()); waited >= l.BootAllowance {
 		_, err := m.stop(ctx, l.ID, NeverReady, fmt.Sprintf("it came up after its boot allowance of %s", l.BootAllowance))
 		return err
 	}
@@ -148,6 +121,7 @@ func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) err
 	if booted := now.Sub(l.LaunchSentAt); booted > 0 {
 		l.Reserved = min(l.Reserved, l.Price.For(booted+l.TTL+l.StopAllowance))
 	}
+	m.Crash("readying")
 	if _, err := m.Store.Update(ctx, l, "ready"); err != nil {
 		return err
 	}

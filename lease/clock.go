@@ -15,6 +15,12 @@ const maxTrustedSkew = time.Minute
 // wallClock corrects our clock by the cloud's. One answer proves nothing, since
 // a date can be wrong there too: a correction needs two answers that agree.
 type wallClock struct {
+	now   func() time.Time
+	cloud interface {
+		ClockSkew() (skew time.Duration, ok bool)
+	}
+	fresh time.Duration // how long an agreement lasts
+
 	mu      sync.Mutex
 	skew    time.Duration // in force
 	read    time.Duration // the newest reading
@@ -26,15 +32,14 @@ func near(a, b time.Duration) bool { return (a - b).Abs() <= maxTrustedSkew }
 
 // observe takes in the clock of the cloud's newest answer. With another the
 // caller knows that it is another answer than at the last call.
-func (m *Manager) observe(another bool) {
-	s, ok := m.Cloud.ClockSkew()
+func (c *wallClock) observe(another bool) {
+	s, ok := c.cloud.ClockSkew()
 	if !ok {
 		return
 	}
 	if s.Abs() <= maxTrustedSkew {
 		s = 0
 	}
-	c := &m.clock
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -47,33 +52,37 @@ func (m *Manager) observe(another bool) {
 	}
 	c.read = s
 	if !c.doubt {
-		c.checked = m.at(c.skew)
+		c.checked = c.at(c.skew)
 	}
 }
 
 // at is wall time in UTC without a monotonic part (a laptop sleeps), in whole
 // milliseconds as stored.
-func (m *Manager) at(skew time.Duration) time.Time {
-	return m.Now().Add(skew).Round(0).UTC().Truncate(time.Millisecond)
+func (c *wallClock) at(skew time.Duration) time.Time {
+	return c.now().Add(skew).Round(0).UTC().Truncate(time.Millisecond)
 }
 
-// now is our time, corrected where the cloud's says that ours is wrong.
-func (m *Manager) now() time.Time {
-	m.clock.mu.Lock()
-	skew := m.clock.skew
-	m.clock.mu.Unlock()
-	return m.at(skew)
+// time is our time, corrected where the cloud's says that ours is wrong.
+func (c *wallClock) time() time.Time {
+	c.mu.Lock()
+	skew := c.skew
+	c.mu.Unlock()
+	return c.at(skew)
 }
 
-// timeIsSure reports whether the cloud has just agreed with our time. Where it
-// has not, a clock may have jumped since.
-func (m *Manager) timeIsSure() bool {
-	now := m.now()
-	m.clock.mu.Lock()
-	defer m.clock.mu.Unlock()
-	since := now.Sub(m.clock.checked)
-	return !m.clock.doubt && !m.clock.checked.IsZero() && since >= 0 && since <= 2*m.Timing.IdlePoll
+// sure reports whether the cloud has just agreed with our time. Where it has
+// not, a clock may have jumped since.
+func (c *wallClock) sure() bool {
+	now := c.time()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since := now.Sub(c.checked)
+	return !c.doubt && !c.checked.IsZero() && since >= 0 && since <= c.fresh
 }
+
+func (m *Manager) now() time.Time       { return m.clock.time() }
+func (m *Manager) timeIsSure() bool     { return m.clock.sure() }
+func (m *Manager) observe(another bool) { m.clock.observe(another) }
 
 // askTime makes sure of the time before something is dated by it.
 func (m *Manager) askTime(ctx context.Context) error {

@@ -52,6 +52,9 @@ type Machine interface {
 	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, t remote.Target, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
 	Cancel(ctx context.Context, t remote.Target, jobID string, grace time.Duration) (remote.Job, error)
+	// Activity is what the machine is doing now. What it cannot tell is unknown, not nothing.
+	Activity(ctx context.Context, t remote.Target) (remote.Activity, error)
+	Fetch(ctx context.Context, t remote.Target, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
 	Forget(key string)
 }

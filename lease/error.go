@@ -3,6 +3,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is a stable name for what went wrong, the same in every release.
@@ -70,9 +71,18 @@ func invalid(next, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalidInput, Message: fmt.Sprintf(format, args...), Next: next}
 }
 
-// ledgerError says that the ledger could not be used. With it nothing is
-// launched.
+// ledgerError says that the ledger could not be used, or would not. With it
+// nothing is launched.
 func ledgerError(op string, err error) *Error {
+	switch {
+	case errors.Is(err, ErrFrozen):
+		return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched", Why: err.Error(), Next: "a person has to run: gpulease unfreeze", Err: err}
+	case errors.Is(err, ErrClock):
+		return &Error{
+			Code: CodeLedgerUnavailable, Message: op + ": the time is behind what the ledger holds, so nothing was reserved", Why: err.Error(),
+			Next: "check this computer's clock; launches go on when it is past the newest entry", Retryable: true, Err: err,
+		}
+	}
 	return &Error{
 		Code: CodeLedgerUnavailable, Message: op + ": the ledger could not be used", Why: err.Error(), Retryable: true,
 		Next: "call again; if it stays, check the path in GPULEASE_LEDGER, its permissions and the free disk space", Err: err,
@@ -84,4 +94,12 @@ func notFound(id ID, err error) *Error {
 		Code: CodeLeaseNotFound, Message: fmt.Sprintf("there is no lease %q", id), LeaseID: id,
 		Next: "list_leases shows the leases that there are", Err: err,
 	}
+}
+
+func frozenError(f Freeze) *Error {
+	why := fmt.Sprintf("frozen since %s by %s", f.At.Format(time.RFC3339), f.By)
+	if f.Why != "" {
+		why += ": " + f.Why
+	}
+	return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched", Why: why, Next: "a person has to run: gpulease unfreeze", Err: ErrFrozen}
 }

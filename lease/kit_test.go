@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +40,10 @@ type machine struct {
 	health    remote.Health
 	wrongKey  bool
 	cloudInit string
+	activity  remote.Activity
+	blind     bool // it does not say what it is doing
+	jobs      []remote.Job
+	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
 }
 
@@ -83,7 +88,37 @@ func (m *machine) Start(context.Context, remote.Target, string, remote.Command) 
 func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
 	return remote.Job{}, errNoWork
 }
-func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) { return nil, errNoWork }
+func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.jobs), nil
+}
+
+func (m *machine) Activity(_ context.Context, t remote.Target) (remote.Activity, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blind {
+		return remote.Activity{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.activity, nil
+}
+
+func (m *machine) Fetch(ctx context.Context, _ remote.Target, paths []string, dst string, _ remote.FetchOptions) (remote.FetchSummary, error) {
+	m.mu.Lock()
+	fetch := m.fetch
+	m.mu.Unlock()
+	if fetch == nil {
+		return remote.FetchSummary{}, errNoWork
+	}
+	return fetch(ctx, paths, dst)
+}
+
+// does changes what the machine is doing.
+func (m *machine) does(change func(*machine)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(m)
+}
 func (m *machine) Output(context.Context, remote.Target, string, int, int) (o, e remote.Excerpt, err error) {
 	return o, e, errNoWork
 }
@@ -92,12 +127,25 @@ func (m *machine) Page(context.Context, remote.Target, string, remote.Stream, in
 	return remote.Page{}, errNoWork
 }
 
-func (m *machine) Cancel(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.jobs {
+		if m.jobs[i].ID == id {
+			m.jobs[i].State, m.jobs[i].Reason = remote.Exited, remote.ReasonCancelled
+			return m.jobs[i], nil
+		}
+	}
+	return remote.Job{}, remote.ErrJobNotFound
 }
 
 func (m *machine) Push(context.Context, remote.Target, string, string, remote.PushOptions) (remote.PushSummary, error) {
 	return remote.PushSummary{}, errNoWork
+}
+
+// idleNow is a machine with one GPU that does nothing, and has done nothing yet.
+func idleNow() remote.Activity {
+	return remote.Activity{SinceJobEnd: -1, GPUKnown: true, GPUs: []remote.Load{{MemoryMiB: 24_000, MemoryUsedMiB: 300}}}
 }
 
 // fixedPolicy is a policy that does not come from a file.
@@ -144,10 +192,11 @@ func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
 	dir := t.TempDir()
 	k := &kit{
 		t: t, dir: dir, sim: sim, keys: lease.KeyDir(filepath.Join(dir, "keys")),
-		machine: &machine{sim: sim, health: remote.Health{Healthy: true, Simulated: true}, cloudInit: remote.CloudInitDone},
+		machine: &machine{sim: sim, health: remote.Health{Healthy: true, Simulated: true}, cloudInit: remote.CloudInitDone, activity: idleNow()},
 		policy:  &fixedPolicy{p: policy.Default()},
 		timing:  lease.Timing{Tick: 2 * time.Millisecond, SSHRetry: 2 * time.Millisecond, LaunchCall: 2 * time.Second},
 	}
+	k.policy.p.IdleMode = policy.IdleOff // most tests let time pass without doing anything
 	if testing.Verbose() {
 		k.log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

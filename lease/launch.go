@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -15,15 +16,17 @@ import (
 
 // Launch reserves the worst case and launches. It returns as soon as the cloud
 // has answered the launch call, or when ctx ends: the launch itself goes on
-// then, and the lease says where it stands. The same idempotency key gives the
-// same lease, whatever happened to the first call.
+// then, and the lease says where it stands. Where the policy wants a person to
+// say yes first, the lease is [AwaitingApproval] and nothing is reserved. The same
+// idempotency key gives the same lease, whatever happened to the first call.
 func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err := r.check(); err != nil {
 		return Lease{}, err
 	}
+	r.Principal = m.who(r)
 	if r.IdempotencyKey != "" {
 		// Before all else: the first call may have taken the last machine or budget.
-		old, err := m.Store.ByKey(ctx, m.Principal, r.IdempotencyKey)
+		old, err := m.Store.ByKey(ctx, r.Principal, r.IdempotencyKey)
 		if err == nil {
 			return repeated(old, r)
 		}
@@ -42,45 +45,60 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err := m.askTime(ctx); err != nil {
 		return Lease{}, err
 	}
+	if err := m.sight(ctx); err != nil {
+		return Lease{}, err
+	}
+	waiting, err := m.waiting(ctx, r.Principal)
+	if err != nil {
+		return Lease{}, err
+	}
 	l, secrets, err := m.intent(ctx, p, r, q)
 	if err != nil {
 		return Lease{}, err
 	}
-	if err := m.Keys.Save(l.ID, secrets.login.PrivatePEM); err != nil {
-		return Lease{}, &Error{Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", Err: err}
+	m.Crash("intended")
+	if err := m.saveKey(l.ID, secrets); err != nil {
+		return Lease{}, err
 	}
+	m.Crash("key-saved")
 	res, err := m.Store.Reserve(ctx, l, l.CreatedAt, m.periods(p, l.CreatedAt), func(u policy.Usage) policy.Decision {
-		return policy.Evaluate(p, m.policyRequest(p, q.Offer, l.Region, l.TTL), u, m.alternatives(offers))
+		return refuseMany(waiting, policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, l.Region, l.TTL), u, m.alternatives(offers)))
 	})
 	if err != nil || res.Existing || res.Decision.Verdict != policy.Allow {
-		if delErr := m.Keys.Delete(l.ID); delErr != nil {
-			m.log.Warn("an unused key stays behind", "lease", l.ID, "err", delErr)
-		}
+		m.dropKey(l.ID)
 	}
 	switch {
 	case err != nil:
 		return Lease{}, ledgerError("reserve", err)
 	case res.Existing:
 		return repeated(res.Lease, r)
+	case res.Decision.Verdict == policy.Ask:
+		return m.asked(ctx, res.Lease, res.Decision)
 	case res.Decision.Verdict != policy.Allow:
 		return Lease{}, denied(res.Decision)
 	}
+	return m.send(ctx, p, res.Lease, q.Regions, secrets)
+}
+
+// send launches what has been reserved, in a goroutine that outlives the call.
+func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions []string, s secrets) (Lease, error) {
 	m.Crash("reserved")
 	if err := m.EnsureGuard(ctx); err != nil {
 		m.log.Error("no guard could be started", "lease", l.ID, "err", err)
-		if p.RequireGuard {
-			return res.Lease, m.giveUp(context.WithoutCancel(ctx), res.Lease, Refused, &Error{
+		if p.RequireGuard && !m.reaperSeen(ctx) {
+			return l, m.giveUp(context.WithoutCancel(ctx), l, Refused, &Error{
 				Code: CodePolicyDenied, Message: "nothing that outlives this process would end the lease at its deadline, so it was not launched",
 				Why: "require_guard is on, and no keeper could be started: " + err.Error(), Next: "mend the cause, or switch require_guard off in the policy", LeaseID: l.ID, Err: err,
 			})
 		}
 	}
-	m.log.Info("reserved", "lease", res.Lease.ID, "type", l.Type, "region", l.Region, "reserved", l.Reserved.String(), "policy", l.PolicyHash)
+	m.Crash("guarded")
+	m.log.Info("reserved", "lease", l.ID, "type", l.Type, "region", l.Region, "reserved", l.Reserved.String(), "policy", l.PolicyHash)
 
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
-		return m.cancelUnsent(ctx, res.Lease)
+		return m.cancelUnsent(ctx, l)
 	}
 	m.launches.Add(1)
 	m.mu.Unlock()
@@ -89,54 +107,84 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 		defer m.launches.Done()
 		defer m.nudge()
 		// The caller may go away; the launch must not be cut short by that.
-		outcome <- m.carryOut(context.WithoutCancel(ctx), res.Lease, q.Regions, secrets)
+		outcome <- m.carryOut(context.WithoutCancel(ctx), l, regions, s)
 	}()
 	select {
 	case err := <-outcome:
 		now, getErr := m.Store.Get(context.WithoutCancel(ctx), l.ID)
 		if getErr != nil {
-			return res.Lease, ledgerError("read the lease", getErr)
+			return l, ledgerError("read the lease", getErr)
 		}
 		return now, err
 	case <-ctx.Done():
-		return res.Lease, nil
+		return l, nil
 	}
 }
 
 // secrets are the key pairs of a lease on their way to the machine.
 type secrets struct{ login, host remote.KeyPair }
 
+func (m *Manager) newSecrets() (s secrets, err error) {
+	s.login, err = remote.GenerateKey(m.Rand)
+	if err == nil {
+		s.host, err = remote.GenerateKey(m.Rand)
+	}
+	if err != nil {
+		err = &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
+	}
+	return s, err
+}
+
+func (m *Manager) saveKey(id ID, s secrets) error {
+	if err := m.Keys.Save(id, s.login.PrivatePEM); err != nil {
+		return &Error{Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", Err: err}
+	}
+	return nil
+}
+
+func (m *Manager) dropKey(id ID) {
+	if err := m.Keys.Delete(id); err != nil {
+		m.log.Warn("an unused key stays behind", "lease", id, "err", err)
+	}
+}
+
 // intent is the row that is written before anything is launched.
 func (m *Manager) intent(ctx context.Context, p *policy.Policy, r LaunchRequest, q Quote) (Lease, secrets, error) {
-	var s secrets
 	account, err := m.Cloud.Account(ctx)
 	if err != nil {
-		return Lease{}, s, cloudError("identify the account", "", err)
+		return Lease{}, secrets{}, cloudError("identify the account", "", err)
+	}
+	id, err := randomText(m.Rand, idLength)
+	if err != nil {
+		return Lease{}, secrets{}, &Error{Code: CodeInternal, Message: "the lease's id could not be made, so nothing was launched", Err: err}
+	}
+	now := m.now()
+	l := Lease{
+		ID: ID(id), Principal: r.Principal, Purpose: r.Purpose, IdempotencyKey: r.IdempotencyKey, Fingerprint: r.fingerprint(),
+		Account: account, Home: m.Home, AskedRegion: r.Region, Results: strings.Join(r.Results, "\n"), ResultsDir: r.ResultsDir,
+		Type: q.Offer.Type, ImageFamily: m.ImageFamily, GPUs: q.Offer.GPUs, TTL: q.TTL, CreatedAt: now, DecideBy: now.Add(p.ApprovalTime()),
+	}
+	return m.dated(ctx, p, l, q, now)
+}
+
+// dated is the lease as it would be launched now: its price, its allowances, its
+// names, which hold the hard stop, and new keys.
+func (m *Manager) dated(ctx context.Context, p *policy.Policy, l Lease, q Quote, now time.Time) (Lease, secrets, error) {
+	s, err := m.newSecrets()
+	if err != nil {
+		return Lease{}, s, err
 	}
 	ledger, err := m.Store.LedgerID(ctx)
 	if err != nil {
 		return Lease{}, s, ledgerError("read the ledger's name", err)
 	}
-	id, err := randomText(m.Rand, idLength)
-	if err == nil {
-		s.login, err = remote.GenerateKey(m.Rand)
-	}
-	if err == nil {
-		s.host, err = remote.GenerateKey(m.Rand)
-	}
-	if err != nil {
-		return Lease{}, s, &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
-	}
-	now := m.now()
-	l := Lease{
-		ID: ID(id), State: Launching, Principal: m.Principal, Purpose: r.Purpose, IdempotencyKey: r.IdempotencyKey, Fingerprint: r.fingerprint(),
-		PolicyHash: p.Hash(), Account: account, Type: q.Offer.Type, Region: q.Regions[0], ImageFamily: m.ImageFamily, GPUs: q.Offer.GPUs, Price: q.Offer.Price,
-		TTL: q.TTL, BootAllowance: m.Timing.boot(q.Offer.GPUs), StopAllowance: m.Timing.StopAllowance,
-		HostKey: s.host.AuthorizedKey, CreatedAt: now, Detail: "reserved; the launch call has not been sent",
-	}
+	l.State, l.Detail = Launching, "reserved; the launch call has not been sent"
+	l.ReservedAt, l.PolicyHash, l.Region, l.Price = now, p.Hash(), q.Regions[0], q.Offer.Price
+	l.BootAllowance, l.StopAllowance = m.Timing.boot(q.Offer.GPUs), m.Timing.StopAllowance
+	l.HostKey = s.host.AuthorizedKey
 	l.Reserved = l.WorstCase()
 	l.Deadline = now.Add(l.BootAllowance + l.TTL)
-	longest := max(p.MaxTTLFor(m.Principal), l.TTL)
+	longest := max(p.MaxTTLFor(l.Principal), l.TTL)
 	l.HardStop = now.Add(l.BootAllowance + longest + l.StopAllowance).Truncate(time.Second)
 	n := Name{Ledger: ledger, Lease: l.ID, HardStop: l.HardStop}
 	l.KeyName = n.KeyName()
@@ -171,6 +219,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 	if err != nil {
 		return m.giveUp(ctx, l, Refused, &Error{Code: CodeInternal, Message: "the machine's first configuration could not be written; nothing was launched", LeaseID: l.ID, Err: err})
 	}
+	m.Crash("key-adding")
 	keyCtx, cancel := context.WithTimeout(ctx, launchKeyTimeout)
 	_, err = m.Cloud.AddSSHKey(keyCtx, l.KeyName, s.login.AuthorizedKey)
 	if err != nil && !nothingHappened(err) {
@@ -185,6 +234,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 	for i, region := range regions {
 		l.Region, l.LaunchSentAt = region, m.now()
 		l.Detail = "the launch call is on its way to " + region
+		m.Crash("launch-marking")
 		if l, err = m.Store.Update(ctx, l, "launch call to "+region); err != nil {
 			// Stopped meanwhile, or the ledger is gone: nothing has been sent for this
 			// region, and everything before it was proven to have failed.
@@ -207,6 +257,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 			return m.bind(ctx, l, id)
 		case !nothingHappened(err):
 			l.Detail = "the answer to the launch call was lost; the account is being searched for the instance"
+			m.Crash("launch-lost")
 			if _, upErr := m.Store.Update(ctx, l, "launch outcome unknown: "+err.Error()); upErr != nil && !errors.Is(upErr, ErrConflict) {
 				m.log.Error("a lost launch could not be noted", "lease", l.ID, "err", upErr)
 			}
@@ -256,6 +307,7 @@ func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
 		if l.State == Launching {
 			l.State, l.Detail = Booting, "launched; waiting for its address"
 		}
+		m.Crash("binding")
 		_, err := m.Store.Update(ctx, l, "launched as "+instance)
 		if err == nil {
 			m.Crash("bound")
@@ -281,6 +333,7 @@ func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
 // giveUp ends a lease of which it is proven that nothing was created.
 func (m *Manager) giveUp(ctx context.Context, l Lease, why Reason, cause *Error) error {
 	for {
+		m.Crash("giving-up")
 		l.State, l.Reason, l.Detail = Ended, why, cause.Message
 		if l.StopAt.IsZero() {
 			l.StopAt = m.now()
@@ -308,6 +361,9 @@ func (m *Manager) abandoned(ctx context.Context, id ID, cause error) error {
 	l, err := m.Store.Get(ctx, id)
 	if err != nil {
 		return ledgerError("mark the launch", errors.Join(cause, err))
+	}
+	if errors.Is(cause, ErrFrozen) && l.State == Launching {
+		return m.giveUp(ctx, l, Cancelled, ledgerError("launch", cause))
 	}
 	if l.State == Stopping || l.State == Launching {
 		return m.giveUp(ctx, l, reasonOr(l.Reason, Cancelled), &Error{Code: CodeLeaseEnded, Message: "stopped before the launch call was sent", LeaseID: id, Err: cause})

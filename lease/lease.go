@@ -189,6 +189,8 @@ func (l Lease) Held(now time.Time) policy.Money {
 // nothing is reserved and nothing is launched.
 func (l Lease) Awaits() Lease {
 	l.State, l.Reserved, l.ReservedAt = AwaitingApproval, 0, time.Time{}
+	l.Name, l.KeyName, l.HostKey, l.Region = "", "", "", l.AskedRegion // made at the launch
+	l.Deadline, l.HardStop = time.Time{}, time.Time{}
 	l.Detail = "waits for a person: gpulease approve " + string(l.ID)
 	return l
 }
@@ -209,6 +211,9 @@ func (l Lease) began() time.Time {
 // the tag that repeats it. A key name is no proof: anybody in the account can
 // launch with our key.
 func (l Lease) owns(inst lambda.Instance) bool {
+	if l.Name == "" {
+		return false
+	}
 	if inst.Name == l.Name {
 		return true
 	}

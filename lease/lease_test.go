@@ -68,7 +68,6 @@ func TestRefusalsLaunchNothing(t *testing.T) {
 		{"price over the policy's", lease.LaunchRequest{Type: "gpu_8x_a100"}, nil, lease.CodePolicyDenied, "max_price_per_hour"},
 		{"region without capacity", lease.LaunchRequest{Type: testType, Region: "me-west-1"}, nil, lease.CodeNoCapacity, "me-west-1"},
 		{"day cap", lease.LaunchRequest{Type: testType}, func(k *kit) { k.policy.p.Caps.PerDay = policy.Cents(100) }, lease.CodeBudgetExceeded, "per_day"},
-		{"approval", lease.LaunchRequest{Type: testType}, func(k *kit) { k.policy.p.ApproveAbove = policy.AlwaysAsk }, lease.CodeApprovalRequired, "approve_above"},
 		{"unreadable policy", lease.LaunchRequest{Type: testType}, func(k *kit) { k.policy.err = context.DeadlineExceeded }, lease.CodePolicyDenied, "policy file"},
 	}
 	for _, tt := range tests {

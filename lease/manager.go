@@ -35,6 +35,12 @@ type Config struct {
 	Lead func(account string) (bool, error)
 	// Yield gives the lead back, for a process that cannot act.
 	Yield func()
+	// Home names the state directory: its processes share the private keys of the
+	// leases that were launched from there, and nobody else can reach those machines.
+	Home string
+	// Host tries to become the one process of its home that works on the machines:
+	// waits for them, watches whether they are used, brings results home. Default: always.
+	Host func() (bool, error)
 	// Guard names this process in the ledger's list of guards, for instance
 	// "server 4711".
 	Guard string
@@ -66,6 +72,9 @@ type Timing struct {
 	StopRetry     time.Duration // between two terminate calls for one lease, default 15 s, growing to 2 min
 	Unhealthy     time.Duration // how long a booting instance may be called unhealthy, default 1 min
 	Vanish        time.Duration // how long an instance in use may be missing from listings, default 1 min
+	Sample        time.Duration // between two looks at what a machine is doing, default 30 s
+	Farewell      time.Duration // how long jobs may take to end at the deadline before the machine is ended, default 15 s
+	Rescue        time.Duration // how long the same may take where results are to be brought home, default 5 min
 }
 
 func (t Timing) withDefaults() Timing {
@@ -86,6 +95,9 @@ func (t Timing) withDefaults() Timing {
 	def(&t.StopRetry, 15*time.Second)
 	def(&t.Unhealthy, time.Minute)
 	def(&t.Vanish, time.Minute)
+	def(&t.Sample, 30*time.Second)
+	def(&t.Farewell, 15*time.Second)
+	def(&t.Rescue, 5*time.Minute)
 	return t
 }
 
@@ -104,13 +116,14 @@ type Manager struct {
 	Config
 	log *slog.Logger
 
-	clock    wallClock
+	clock    *wallClock
 	launches sync.WaitGroup // launch calls under way; Close waits for them
 	wake     chan struct{}  // tells the reconciler that there is something new
 
 	mu     sync.Mutex
-	probes map[ID]*probe // machines that are being waited for
+	tasks  map[string]bool // what is being done to a machine, one of each kind for a lease
 	stops  map[ID]stopTry
+	used   map[ID]time.Time // when a use was last written down
 	closed bool
 }
 
@@ -140,6 +153,9 @@ func New(c Config) (*Manager, error) {
 	if c.Yield == nil {
 		c.Yield = func() {}
 	}
+	if c.Host == nil {
+		c.Host = func() (bool, error) { return true, nil }
+	}
 	if c.Guard == "" {
 		c.Guard = "server"
 	}
@@ -155,7 +171,8 @@ func New(c Config) (*Manager, error) {
 	c.Timing = c.Timing.withDefaults()
 	return &Manager{
 		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
-		probes: map[ID]*probe{}, stops: map[ID]stopTry{},
+		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
+		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{},
 	}, nil
 }
 
@@ -197,6 +214,12 @@ func (m *Manager) policyNow() (*policy.Policy, error) {
 
 // target is how to reach the lease's machine.
 func (m *Manager) target(l Lease) (remote.Target, error) {
+	if l.HostKey == "" {
+		return remote.Target{}, &Error{
+			Code: CodeSSHUnreachable, Message: "this lease was adopted from the account, and its keys are lost: nothing can be run on its machine", LeaseID: l.ID,
+			Next: "stop_lease, and launch_lease for a machine that can be used",
+		}
+	}
 	signer, err := m.Keys.Load(l.ID)
 	if err != nil {
 		return remote.Target{}, &Error{

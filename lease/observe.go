@@ -29,6 +29,7 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	m := r.m
 	was := l
 	if l.InstanceID == "" {
+		m.Crash("found")
 		l.InstanceID, l.BillingFrom = inst.ID, l.LaunchSentAt
 		l.Detail = "found in the account after its launch call's answer was lost"
 		if l.State == Launching {
@@ -36,8 +37,8 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 		}
 	}
 	l.Missing, l.MissingSince = 0, time.Time{}
-	if l.SeenAt.IsZero() || at.from.Sub(l.SeenAt) >= beatEvery {
-		l.SeenAt = at.from
+	if seen := at.from.Sub(l.SeenAt); l.SeenAt.IsZero() || seen >= seenEvery || l.State != Ready && seen >= beatEvery {
+		l.SeenAt = at.from // in use, each sighting would only swell the history
 	}
 	if inst.IP != "" {
 		l.Addr = inst.IP
@@ -62,9 +63,10 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 			return fmt.Errorf("write down what the listing shows: %w", err)
 		}
 		l = fresh
+		m.Crash("seen")
 	}
 	if l.State == Stopping {
-		if m.mayTry(l.ID) {
+		if m.mayEnd(l) && m.mayTry(l.ID) {
 			m.terminate(ctx, l)
 		}
 		return nil
@@ -86,11 +88,12 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 		_, err := m.stop(ctx, l.ID, why, detail)
 		return err
 	}
-	if l.State == Booting && l.Addr != "" {
-		r.probe(l)
-	}
 	return nil
 }
+
+// seenEvery is how often it is written down that the machine of a lease in use is
+// still listed.
+const seenEvery = 5 * time.Minute
 
 // sickFor is how long the instance has been called unhealthy without a break.
 func (r *reconciler) sickFor(id ID, at time.Time) time.Duration {
@@ -148,6 +151,7 @@ func (r *reconciler) absent(ctx context.Context, l Lease, at look) error {
 	if _, err := m.Store.Update(ctx, l, fmt.Sprintf("not listed (%d in a row)", l.Missing)); err != nil {
 		return fmt.Errorf("write down that it is not listed: %w", err)
 	}
+	m.Crash("absence-noted")
 	return nil
 }
 

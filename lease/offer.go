@@ -65,7 +65,7 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 		// The first region that the policy takes decides; a denial is shown for the
 		// first one.
 		for i, region := range regions {
-			d := policy.Evaluate(p, m.policyRequest(p, o, region, 0), usage, nil)
+			d := policy.Evaluate(p, m.policyRequest(p, m.Principal, o, region, 0), usage, nil)
 			c.BudgetLeft = d.BudgetLeft
 			if region == "" {
 				o.Allowed, o.Rule = p.TypeAllowed(m.Principal, o.Type, "", o.Price)
@@ -121,10 +121,10 @@ func newOffer(t lambda.InstanceTypeOffer) Offer {
 }
 
 // policyRequest is what the policy is asked about an offer in a region.
-func (m *Manager) policyRequest(p *policy.Policy, o Offer, region string, ttl time.Duration) policy.Request {
+func (m *Manager) policyRequest(p *policy.Policy, principal string, o Offer, region string, ttl time.Duration) policy.Request {
 	return policy.Request{
-		Principal: m.Principal, Type: o.Type, Region: region, Image: m.ImageFamily, GPUs: o.GPUs, PricePerHour: o.Price,
-		TTL: p.TTLFor(m.Principal, ttl), BootAllowance: m.Timing.boot(o.GPUs), StopAllowance: m.Timing.StopAllowance,
+		Principal: principal, Type: o.Type, Region: region, Image: m.ImageFamily, GPUs: o.GPUs, PricePerHour: o.Price,
+		TTL: p.TTLFor(principal, ttl), BootAllowance: m.Timing.boot(o.GPUs), StopAllowance: m.Timing.StopAllowance,
 	}
 }
 

@@ -19,6 +19,9 @@ type LaunchRequest struct {
 	TTL            time.Duration // from ready to the deadline; 0 = the policy's default
 	Purpose        string
 	IdempotencyKey string
+	Principal      string   // who asks; "" is the manager's
+	Results        []string // paths on the machine to bring home before its end
+	ResultsDir     string   // local directory for them, absolute and allowed by the caller
 }
 
 // Quote is what a launch would cost and what the policy says of it. Nothing is
@@ -35,6 +38,8 @@ type Quote struct {
 const (
 	maxPurpose = 500
 	maxIdemKey = 200
+	maxResults = 50
+	maxResult  = 1000
 )
 
 func (r LaunchRequest) check() error {
@@ -49,13 +54,19 @@ func (r LaunchRequest) check() error {
 		return invalid("shorten it", "the purpose has %d bytes, at most %d are kept", len(r.Purpose), maxPurpose)
 	case len(r.IdempotencyKey) > maxIdemKey:
 		return invalid("shorten it", "the idempotency key has %d bytes, at most %d are kept", len(r.IdempotencyKey), maxIdemKey)
+	case len(r.Results) > maxResults:
+		return invalid("name directories instead of files", "%d results are named, at most %d are kept", len(r.Results), maxResults)
 	}
-	return nil
+	return checkResults(r.Results, r.ResultsDir)
 }
 
 // fingerprint tells a repeated request from another one under the same key.
 func (r LaunchRequest) fingerprint() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d", r.Type, r.Region, r.TTL))
+	text := fmt.Appendf(nil, "%q %q %d", r.Type, r.Region, r.TTL)
+	if len(r.Results) > 0 {
+		text = fmt.Appendf(text, " %q %q", r.Results, r.ResultsDir)
+	}
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -69,8 +80,9 @@ func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
 	if err != nil {
 		return Quote{}, err
 	}
+	r.Principal = m.who(r)
 	now := m.now()
-	usage, err := m.Store.Usage(ctx, m.Principal, now, m.periods(p, now))
+	usage, err := m.Store.Usage(ctx, r.Principal, now, m.periods(p, now))
 	if err != nil {
 		return Quote{}, ledgerError("quote", err)
 	}
@@ -78,8 +90,19 @@ func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
 	if err != nil {
 		return Quote{}, err
 	}
-	q.Decision = policy.Evaluate(p, m.policyRequest(p, q.Offer, q.Regions[0], q.TTL), usage, m.alternatives(offers))
+	q.Decision = policy.Evaluate(p, m.policyRequest(p, r.Principal, q.Offer, q.Regions[0], q.TTL), usage, m.alternatives(offers))
+	if f, err := m.Store.Frozen(ctx); err == nil && f.On() {
+		return Quote{}, frozenError(f)
+	}
 	return q, nil
+}
+
+// who asks for a launch.
+func (m *Manager) who(r LaunchRequest) string {
+	if r.Principal == "" {
+		return m.Principal
+	}
+	return r.Principal
 }
 
 // find looks the type up and chooses the regions to try. Its quote has no
@@ -98,7 +121,7 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 		return Quote{}, nil, unknownType(r.Type, offers)
 	}
 	o := offers[i]
-	q := Quote{Offer: o, TTL: p.TTLFor(m.Principal, r.TTL), AsOf: m.now()}
+	q := Quote{Offer: o, TTL: p.TTLFor(r.Principal, r.TTL), AsOf: m.now()}
 	if o.Price <= 0 {
 		return Quote{}, nil, &Error{
 			Code: CodeCloudUnavailable, Message: fmt.Sprintf("the cloud gives no price for %s, and nothing is launched without one", o.Type),
@@ -108,7 +131,7 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 	switch {
 	case r.Region == "":
 		for _, region := range o.Regions {
-			if ok, _ := p.TypeAllowed(m.Principal, o.Type, region, o.Price); ok {
+			if ok, _ := p.TypeAllowed(r.Principal, o.Type, region, o.Price); ok {
 				q.Regions = append(q.Regions, region)
 			}
 		}
@@ -119,7 +142,7 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 		q.Regions = []string{r.Region}
 	}
 	if len(q.Regions) == 0 {
-		if ok, rule := p.TypeAllowed(m.Principal, o.Type, r.Region, o.Price); !ok {
+		if ok, rule := p.TypeAllowed(r.Principal, o.Type, r.Region, o.Price); !ok {
 			return Quote{}, nil, &Error{Code: CodePolicyDenied, Message: fmt.Sprintf("the policy does not allow %s", o.Type), Why: rule, Next: "list_capacity shows what is allowed"}
 		}
 		return Quote{}, nil, m.noCapacity(p, r, o, offers)
@@ -150,7 +173,7 @@ func (m *Manager) noCapacity(p *policy.Policy, r LaunchRequest, o Offer, offers 
 			if !slices.Contains(regions, region) {
 				regions = append(regions, region)
 			}
-			if ok, _ := p.TypeAllowed(m.Principal, x.Type, region, x.Price); ok && (x.GPUs > 0) == (o.GPUs > 0) && !slices.Contains(types, x.Type) {
+			if ok, _ := p.TypeAllowed(r.Principal, x.Type, region, x.Price); ok && (x.GPUs > 0) == (o.GPUs > 0) && !slices.Contains(types, x.Type) {
 				types = append(types, x.Type)
 			}
 		}
@@ -174,10 +197,6 @@ func (m *Manager) noCapacity(p *policy.Policy, r LaunchRequest, o Offer, offers 
 
 func denied(d policy.Decision) *Error {
 	e := &Error{Code: Code(d.Code()), Message: "the policy does not allow this launch; nothing was launched", Why: d.Explain(), Next: "ask for what the policy allows, or have it changed by its owner"}
-	if d.Verdict == policy.Ask {
-		e.Message = "this launch needs a person's approval; nothing was launched"
-		e.Next = "ask for less, or have the owner of the policy raise approve_above"
-	}
 	if n := d.Nearest; n != nil && !n.Approval {
 		e.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would pass (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), n.WorstCase)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,17 +34,19 @@ type reconciler struct {
 	m        *Manager
 	began    time.Time
 	beat     time.Time
-	led      time.Time // last beat as the leader
+	lead     role      // does what concerns the account
+	host     role      // does what concerns this home's machines
 	listed   time.Time // last try to list
 	failed   int       // listings in a row without an answer
 	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
-	leading  bool
 	known    []Lease // live as of the last good look at the ledger
-	probing  sync.WaitGroup
+	working  sync.WaitGroup
 	ensuring atomic.Bool
-	probeCtx context.Context
+	workCtx  context.Context
 	sick     map[ID]time.Time // since when a booting instance is called unhealthy
+	sights   sights
+	samples  samples
 }
 
 // Run reconciles until ctx ends, then waits for the goroutines that it started.
@@ -53,9 +54,9 @@ type reconciler struct {
 // take over when the leader dies or falls silent. Who cannot act does not lead
 // and does not count as a guard.
 func (m *Manager) Run(ctx context.Context) error {
-	probeCtx, cancel := context.WithCancel(ctx)
-	r := &reconciler{m: m, probeCtx: probeCtx, began: m.now(), sick: map[ID]time.Time{}}
-	defer r.probing.Wait()
+	workCtx, cancel := context.WithCancel(ctx)
+	r := &reconciler{m: m, workCtx: workCtx, began: m.now(), sick: map[ID]time.Time{}}
+	defer r.working.Wait()
 	defer cancel()
 	tick := time.NewTicker(m.Timing.Tick)
 	defer tick.Stop()
@@ -79,7 +80,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 	leases, err := m.Store.Live(ctx)
 	if err != nil {
 		r.stepDown()
-		r.rescue(ctx)
+		r.endUnwritten(ctx)
 		return fmt.Errorf("read the live leases: %w", err)
 	}
 	r.known = leases
@@ -99,74 +100,23 @@ func (r *reconciler) pass(ctx context.Context) error {
 	}
 	if err := r.say(ctx, &r.beat, m.Guard); err != nil {
 		r.stepDown()
-		r.rescue(ctx)
+		r.endUnwritten(ctx)
 		return err
 	}
-	lead, err := m.Lead(account)
+	r.lead.name, r.lead.lock = roleLeader+" "+account, func() (bool, error) { return m.Lead(account) }
+	r.host.name, r.host.lock = roleHost+" "+m.Home, m.Host
+	lead, err := r.plays(ctx, &r.lead)
 	if err != nil {
-		return fmt.Errorf("find out who leads: %w", err)
-	}
-	leader := guardLeader + " " + account
-	if !lead && !r.silent(ctx, leader) {
-		r.leading = false
-		return nil
-	}
-	if !r.leading {
-		r.leading = true
-		m.log.Info("leading", "lock", lead)
-	}
-	if err := r.say(ctx, &r.led, leader); err != nil {
 		return err
 	}
-	return r.once(ctx, leases)
-}
-
-func (r *reconciler) stepDown() {
-	if r.leading {
-		r.m.log.Warn("no longer leading: this process cannot act")
+	if lead {
+		err = r.once(ctx, leases)
 	}
-	r.leading = false
-	r.m.Yield()
-}
-
-// say writes a heartbeat if it is time for one.
-func (r *reconciler) say(ctx context.Context, last *time.Time, name string) error {
-	now := r.m.now()
-	if since := now.Sub(*last); since >= 0 && since < beatEvery {
-		return nil
+	host, hostErr := r.plays(ctx, &r.host)
+	if host {
+		r.work(leases)
 	}
-	if err := r.m.Store.Beat(ctx, name, now); err != nil {
-		return fmt.Errorf("write a heartbeat: %w", err)
-	}
-	*last = now
-	if name == r.m.Guard && r.ensuring.CompareAndSwap(false, true) {
-		r.probing.Add(1)
-		go func() {
-			defer r.probing.Done()
-			defer r.ensuring.Store(false)
-			if err := r.m.EnsureGuard(r.probeCtx); err != nil && r.probeCtx.Err() == nil { // one that died is replaced
-				r.m.log.Error("no guard that outlives this process", "err", err)
-			}
-		}()
-	}
-	return nil
-}
-
-// silent reports whether the leader has not been heard of for so long that
-// somebody else has to act. A suspended process holds its lock and does nothing;
-// compare-and-swap makes it safe that it may wake up beside us.
-func (r *reconciler) silent(ctx context.Context, leader string) bool {
-	guards, err := r.m.Store.Guards(ctx)
-	if err != nil {
-		return false
-	}
-	seen := r.began
-	for _, g := range guards {
-		if g.Name == leader && g.Seen.After(seen) && !g.Seen.Equal(r.led) { // our own does not count
-			seen = g.Seen
-		}
-	}
-	return r.m.now().Sub(seen) > guardSilence
+	return errors.Join(err, hostErr)
 }
 
 // once looks at every live lease of the account and does what is due.
@@ -264,21 +214,23 @@ func (r *reconciler) overdue(l Lease, now time.Time) (why Reason, detail string)
 	switch {
 	case l.State == Stopping || l.State == Ended:
 		return "", ""
-	case l.State == Launching && l.LaunchSentAt.IsZero() && now.Sub(l.CreatedAt) > launchKeyTimeout+r.m.Timing.LaunchCall:
+	case l.State == AwaitingApproval:
+		return r.m.undecided(l, now)
+	case l.State == Launching && l.LaunchSentAt.IsZero() && now.Sub(l.began()) > launchKeyTimeout+r.m.Timing.LaunchCall:
 		return Cancelled, "the process that launched it died before the launch call"
 	case l.State == Ready && !now.Before(l.Deadline):
 		return Deadline, "its deadline has come"
 	case !now.Before(l.HardStop):
 		return Deadline, "its hard stop has come"
-	case (l.State == Launching || l.State == Booting) && now.Sub(l.CreatedAt) >= l.BootAllowance:
+	case (l.State == Launching || l.State == Booting) && now.Sub(l.began()) >= l.BootAllowance:
 		return NeverReady, fmt.Sprintf("it was not ready within its boot allowance of %s (last: %s)", l.BootAllowance, l.Detail)
 	}
 	return "", ""
 }
 
-// rescue asks the cloud to end what is overdue, while the ledger can be neither
+// endUnwritten asks the cloud to end what is overdue, while the ledger can be neither
 // read nor written. What came of it is found out when it can be again.
-func (r *reconciler) rescue(ctx context.Context) {
+func (r *reconciler) endUnwritten(ctx context.Context) {
 	m := r.m
 	now := m.now()
 	for _, l := range r.known {
@@ -297,7 +249,7 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 	m := r.m
 	// Stops first: they save money, and a listing may hang.
 	for i, l := range leases {
-		if l.State == Stopping && l.InstanceID != "" && l.GoneAt.IsZero() && m.mayTry(l.ID) {
+		if l.State == Stopping && l.InstanceID != "" && l.GoneAt.IsZero() && m.mayEnd(l) && m.mayTry(l.ID) {
 			leases[i] = m.terminate(ctx, l)
 		}
 	}
@@ -329,7 +281,7 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 			m.log.Warn("reconcile a lease", "lease", l.ID, "err", err)
 		}
 	}
-	return m.endStrays(ctx, instances)
+	return errors.Join(m.endStrays(ctx, instances), r.sights.note(ctx, m, instances))
 }
 
 func findInstance(l Lease, instances []lambda.Instance) *lambda.Instance {
@@ -344,8 +296,3 @@ func findInstance(l Lease, instances []lambda.Instance) *lambda.Instance {
 	}
 	return &instances[i]
 }
-
-// guardLeader begins the heartbeat of whoever leads; it is no guard of its own.
-const guardLeader = "leader"
-
-func isLeader(g Guard) bool { return strings.HasPrefix(g.Name, guardLeader+" ") }

@@ -34,17 +34,21 @@ func (m *Manager) settle(ctx context.Context, l Lease, note string) (Lease, erro
 // public key in the account. What fails is swept later.
 func (m *Manager) forget(ctx context.Context, l Lease) {
 	m.Machine.Forget(string(l.ID))
+	m.Crash("forgetting")
 	m.mu.Lock()
 	delete(m.stops, l.ID)
+	delete(m.used, l.ID)
 	m.mu.Unlock()
 	if err := m.Keys.Delete(l.ID); err != nil {
 		m.log.Warn("a private key stays behind", "lease", l.ID, "err", err)
 	}
+	m.Crash("private-key-deleted")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	if err := m.sweepKeys(ctx, func(name string) bool { return name == l.KeyName }); err != nil {
 		m.log.Warn("an SSH key stays in the account for now", "lease", l.ID, "key", l.KeyName, "err", err)
 	}
+	m.Crash("forgotten")
 }
 
 // sweepKeys deletes the account's SSH keys whose names are chosen.

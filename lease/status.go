@@ -97,7 +97,25 @@ func (m *Manager) guards(ctx context.Context) []Guard {
 		return nil
 	}
 	now := m.now()
-	return slices.DeleteFunc(all, func(g Guard) bool { return isLeader(g) || now.Sub(g.Seen) > guardSilence })
+	return slices.DeleteFunc(all, func(g Guard) bool {
+		if isReaper(g) {
+			return now.Sub(g.Seen) > reaperShown
+		}
+		return isRole(g) || now.Sub(g.Seen) > guardSilence
+	})
+}
+
+// reaperShown is how long a reaper's visit is told: it comes by a timer.
+const reaperShown = 24 * time.Hour
+
+func isReaper(g Guard) bool { return strings.HasPrefix(g.Name, GuardReap+" ") }
+
+// ago is how long ago something was, for people.
+func ago(d time.Duration) string {
+	if d < 2*time.Minute {
+		return fmt.Sprintf("%d s ago", max(0, int(d/time.Second)))
+	}
+	return fmt.Sprintf("%d min ago", int(d/time.Minute))
 }
 
 // deadlineNear is when answers begin to warn of the deadline.
@@ -125,8 +143,9 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		said := make([]string, 0, len(guards))
 		outlives := false
 		for _, g := range guards {
-			said = append(said, fmt.Sprintf("%s, seen %d s ago", g.Name, max(0, int(now.Sub(g.Seen)/time.Second))))
-			outlives = outlives || !strings.HasPrefix(g.Name, GuardServer)
+			since := now.Sub(g.Seen)
+			said = append(said, fmt.Sprintf("%s, seen %s", g.Name, ago(since)))
+			outlives = outlives || !strings.HasPrefix(g.Name, GuardServer) && (!isReaper(g) || since <= reaperFresh)
 		}
 		s.Guard = strings.Join(said, "; ")
 		if !outlives {
@@ -138,6 +157,7 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 	if account, err := m.Cloud.Account(ctx); err == nil && account != l.Account {
 		warn("this lease was launched with another API key; with the present one it can be neither watched nor stopped")
 	}
+	m.warnOfOthers(ctx, l, now, warn)
 	switch l.State {
 	case Stopping:
 		warn("stop not confirmed yet: until Lambda shows the instance as gone, %s/h are being spent", l.Price)
@@ -149,6 +169,68 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		if left := l.Deadline.Sub(now); left < deadlineNear {
 			warn("the deadline is in %s; the machine and what is on it are gone then", max(0, left).Round(time.Second))
 		}
+		m.warnOfIdleness(l, now, warn)
 	}
 	return s
+}
+
+// warnOfIdleness says that a lease is about to be ended for being idle, or would be.
+func (m *Manager) warnOfIdleness(l Lease, now time.Time, warn func(string, ...any)) {
+	p, err := m.Policy.Current()
+	if err != nil || l.IdleSince.IsZero() {
+		return
+	}
+	timeout, mode := p.IdleFor(l.Principal)
+	idle := now.Sub(l.IdleSince)
+	if timeout <= 0 || idle < timeout/2 {
+		return
+	}
+	if mode == policy.IdleWarn {
+		warn("nothing has used the machine for %s, and %s/h are being spent", idle.Round(time.Second), l.Price)
+		return
+	}
+	warn("nothing has used the machine for %s; at %s (idle_timeout) it is ended", idle.Round(time.Second), timeout)
+}
+
+// warnOfOthers says which other leases are not confirmed to have ended: that
+// belongs in every answer until it is mended.
+func (m *Manager) warnOfOthers(ctx context.Context, l Lease, now time.Time, warn func(string, ...any)) {
+	for _, w := range m.unconfirmed(ctx, l.ID, now) {
+		warn("%s", w)
+	}
+}
+
+// loudAfter is how long a stop may take before every answer says that it is not confirmed.
+const loudAfter = 3 * time.Minute
+
+// unconfirmed says which leases but one should have ended and have not.
+func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []string {
+	live, err := m.Store.Live(ctx)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, l := range live {
+		if l.ID != but && l.State == Stopping && now.Sub(l.StopAt) > loudAfter {
+			out = append(out, fmt.Sprintf("STOP NOT CONFIRMED for lease %s since %s: %s/h are still being spent (%s)", l.ID, ago(now.Sub(l.StopAt)), l.Price, l.Detail))
+		}
+	}
+	return out
+}
+
+// Notices are what every answer that is about no single lease has to say: stops
+// that are not confirmed, a freeze, and what runs in the account without a lease.
+func (m *Manager) Notices(ctx context.Context) []string {
+	out := m.unconfirmed(ctx, "", m.now())
+	if f, err := m.Store.Frozen(ctx); err == nil && f.On() {
+		out = append(out, "launches and extensions are frozen by "+f.By)
+	}
+	if strangers, err := m.Store.Sighted(ctx); err == nil && len(strangers) > 0 {
+		var rate policy.Money
+		for _, s := range strangers {
+			rate += s.Price
+		}
+		out = append(out, fmt.Sprintf("%d instances in the account have no lease here and cost %s/h; gpulease spend lists them", len(strangers), rate))
+	}
+	return out
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/gpulease/gpulease/lambda"
 )
 
-// Stop decides the end of a lease and asks the cloud for it. It may be called
+// Stop decides the end of a lease and asks the cloud for it, once its results
+// have been brought home where it has some. It may be called
 // any number of times, in any state. It returns as soon as the decision is on
 // disk and the cloud was asked once; the lease is [Ended] only when the cloud
 // has shown the instance to be gone, which [Manager.Wait] waits for.
@@ -17,7 +18,7 @@ func (m *Manager) Stop(ctx context.Context, id ID) (Lease, error) {
 	if err != nil || l.State != Stopping {
 		return l, err
 	}
-	if l.InstanceID != "" && m.mayTry(l.ID) {
+	if l.InstanceID != "" && m.mayEnd(l) && m.mayTry(l.ID) {
 		l = m.terminate(ctx, l)
 	}
 	return l, nil
@@ -34,8 +35,24 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 		if l.State == Ended || l.State == Stopping {
 			return l, nil
 		}
+		if l.State == AwaitingApproval {
+			if why == Stopped {
+				why, detail = Cancelled, "withdrawn before anybody approved it"
+			}
+			done, err := m.withdraw(ctx, l, why, detail)
+			if errors.Is(err, ErrConflict) {
+				continue
+			}
+			if err != nil {
+				return l, ledgerError("withdraw the request", err)
+			}
+			return done, nil
+		}
 		unsent := l.LaunchSentAt.IsZero()
 		l.State, l.Reason, l.Detail, l.StopAt = Stopping, why, detail, m.now()
+		if l.wantsRescue() && l.Results != "" {
+			l.Detail += "; its results are brought home first"
+		}
 		m.Crash("stopping")
 		stopped, err := m.Store.Update(ctx, l, detail)
 		if errors.Is(err, ErrConflict) {
@@ -127,6 +144,7 @@ func (m *Manager) terminate(ctx context.Context, l Lease) Lease {
 	err := m.askTerminate(ctx, l)
 	switch {
 	case err == nil:
+		m.Crash("terminate-noting")
 		l.TerminateAt, l.Detail = m.now(), "the cloud has accepted the stop; not yet confirmed"
 	case lambda.IsCode(err, lambda.CodeObjectDoesNotExist):
 		l.Detail = "the cloud does not know the instance any more; not yet confirmed"
@@ -141,5 +159,6 @@ func (m *Manager) terminate(ctx context.Context, l Lease) Lease {
 		}
 		return l
 	}
+	m.Crash("terminate-noted")
 	return fresh
 }

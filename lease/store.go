@@ -58,7 +58,7 @@ type Store interface {
 	// writes l if the verdict is policy.Allow, or l.Awaits() if it is policy.Ask,
 	// all in one transaction. The usage counts, for each lease that Counts, what it
 	// holds (see Lease.Held) in every period; for each ended lease its settled cost in
-	// each period in which it ended; and for the account also what instances cost that no
+	// each period in which it ended; and apart from them what instances cost that no
 	// lease accounts for (see Sight). Usage.LaunchesLastHour counts the leases reserved
 	// in the hour before at. decide must be pure; it may be called more than once.
 	// It fails with ErrFrozen or ErrClock, among others.

@@ -23,7 +23,7 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) er
 		if inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {
 			continue
 		}
-		n, ours, err := m.signedName(ctx, inst)
+		n, ours, err := signedName(ctx, m.Cloud, inst)
 		if err != nil {
 			return err
 		}
@@ -33,12 +33,12 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) er
 		l, err := m.Store.Get(ctx, n.Lease)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			// Ours by the key and of this ledger's name, but the ledger has lost it: its
-			// hard stop is all that is known.
-			if m.now().Before(n.HardStop) {
-				continue
+			// Ours by the key and of this ledger's name, but the ledger has lost it: it
+			// was restored from an older copy, say.
+			if _, err := m.adopt(ctx, n, inst); err != nil {
+				errs = append(errs, err)
 			}
-			l = Lease{ID: n.Lease}
+			continue
 		case err != nil:
 			errs = append(errs, err)
 			continue
@@ -51,7 +51,7 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) er
 }
 
 // signedName is the signed name of an instance, from its name or its tag.
-func (m *Manager) signedName(ctx context.Context, inst lambda.Instance) (Name, bool, error) {
+func signedName(ctx context.Context, s Signer, inst lambda.Instance) (Name, bool, error) {
 	candidates := []string{inst.Name}
 	for _, t := range inst.Tags {
 		if t.Key == tagKey {
@@ -59,7 +59,7 @@ func (m *Manager) signedName(ctx context.Context, inst lambda.Instance) (Name, b
 		}
 	}
 	for _, c := range candidates {
-		if n, ok, err := ParseName(ctx, m.Cloud, c); err != nil || ok {
+		if n, ok, err := ParseName(ctx, s, c); err != nil || ok {
 			return n, ok, err
 		}
 	}

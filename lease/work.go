@@ -65,6 +65,7 @@ func (m *Manager) Start(ctx context.Context, id ID, call string, c remote.Comman
 	if err != nil {
 		return Job{Lease: l}, err
 	}
+	m.touch(ctx, id)
 	suffix, err := randomText(m.Rand, jobIDLength)
 	if call != "" {
 		sum := sha256.Sum256([]byte(string(id) + "\x00" + call))
@@ -134,6 +135,7 @@ func (m *Manager) Page(ctx context.Context, jobID string, s remote.Stream, offse
 	if err != nil {
 		return remote.Page{}, l, err
 	}
+	m.touch(ctx, l.ID)
 	p, err := m.Machine.Page(ctx, t, jobID, s, offset, limit, wait)
 	if err != nil {
 		return p, l, m.machineError("read the job's output", l, err)
@@ -161,7 +163,11 @@ func (m *Manager) Push(ctx context.Context, id ID, src, dst string, o remote.Pus
 	if err != nil {
 		return remote.PushSummary{}, l, err
 	}
-	s, err := m.Machine.Push(ctx, t, src, dst, o)
+	var s remote.PushSummary
+	err = m.inUseWhile(ctx, id, func() (err error) {
+		s, err = m.Machine.Push(ctx, t, src, dst, o)
+		return err
+	})
 	if err != nil {
 		return s, l, m.machineError("send the directory", l, err)
 	}

@@ -140,7 +140,8 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 	if err != nil {
 		return policy.Usage{}, fmt.Errorf("sum up live leases: %w", err)
 	}
-	if err := addStrangers(ctx, tx, &others, at, p); err != nil {
+	var untracked policy.Totals
+	if err := addStrangers(ctx, tx, &untracked, at, p); err != nil {
 		return policy.Usage{}, fmt.Errorf("sum up what no lease accounts for: %w", err)
 	}
 	for _, query := range []string{sumEnded, sumCorrections} {
@@ -171,7 +172,7 @@ func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, a
 	if err := add(&all, others); err != nil {
 		return policy.Usage{}, err
 	}
-	return policy.Usage{Account: all, Principal: mine}, nil
+	return policy.Usage{Account: all, Principal: mine, Untracked: untracked}, nil
 }
 
 func add(to *policy.Totals, t policy.Totals) error {

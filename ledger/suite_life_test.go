@@ -110,11 +110,12 @@ func testStrangers(t *testing.T, s lease.Store) {
 
 	at := noon.Add(10 * time.Minute)
 	u := usageOf(t, s, "alice", at)
-	require.Equal(t, policy.Dollar+10*policy.Dollar+(12*60+10)*policy.Dollar, u.Account.Day, "from the start of the day, or since it was first seen")
-	require.Equal(t, policy.Dollar+10*policy.Dollar+(30*60+10)*policy.Dollar, u.Account.Week)
-	require.Equal(t, policy.Dollar+120*policy.Dollar, u.Account.BurnPerHour)
+	require.Equal(t, 10*policy.Dollar+(12*60+10)*policy.Dollar, u.Untracked.Day, "from the start of the day, or since it was first seen")
+	require.Equal(t, 10*policy.Dollar+(30*60+10)*policy.Dollar, u.Untracked.Week)
+	require.Equal(t, 120*policy.Dollar, u.Untracked.BurnPerHour)
 	require.Equal(t, 1, u.Account.Leases)
 	require.Equal(t, policy.Dollar, u.Principal.Day, "nobody's principal")
+	require.Equal(t, policy.Dollar, u.Account.Day)
 
 	require.NoError(t, s.Sight(t.Context(), "other", at, nil), "another account says nothing about this one")
 	there, err := s.Sighted(t.Context())
@@ -127,8 +128,8 @@ func testStrangers(t *testing.T, s lease.Store) {
 	foreign.Since, foreign.Seen = noon, at
 	require.Equal(t, []lease.Stranger{foreign}, there)
 	u = usageOf(t, s, "alice", at.Add(time.Hour))
-	require.Equal(t, policy.Dollar+70*policy.Dollar+(12*60+10)*policy.Dollar, u.Account.Day, "the one that has ended costs no more")
-	require.Equal(t, policy.Dollar+60*policy.Dollar, u.Account.BurnPerHour)
+	require.Equal(t, 70*policy.Dollar+(12*60+10)*policy.Dollar, u.Untracked.Day, "the one that has ended costs no more")
+	require.Equal(t, 60*policy.Dollar, u.Untracked.BurnPerHour)
 }
 
 func testStrangerGap(t *testing.T, s lease.Store) {
@@ -137,9 +138,9 @@ func testStrangerGap(t *testing.T, s lease.Store) {
 	// Nobody looked for three hours: when it ended is not known.
 	at := noon.Add(3 * time.Hour)
 	require.NoError(t, s.Sight(t.Context(), "acct", at, nil))
-	require.Equal(t, 60*policy.Dollar, usageOf(t, s, "alice", at).Account.Day)
+	require.Equal(t, 60*policy.Dollar, usageOf(t, s, "alice", at).Untracked.Day)
 	require.NoError(t, s.Sight(t.Context(), "acct", at, []lease.Stranger{foreign}))
-	require.Equal(t, 180*policy.Dollar, usageOf(t, s, "alice", at).Account.Day, "it was there all the time")
+	require.Equal(t, 180*policy.Dollar, usageOf(t, s, "alice", at).Untracked.Day, "it was there all the time")
 }
 
 func testTouch(t *testing.T, s lease.Store) {

@@ -17,7 +17,7 @@ func Evaluate(p *Policy, r Request, u Usage, offers []Offer) Decision {
 			Rule: "policy", Code: CodePolicyDenied, Source: sourceBuiltIn, Message: "there is no policy to decide by",
 		}}}
 	}
-	j := judge{policy: p, usage: u}
+	j := judge{policy: p, usage: p.counted(u)}
 	d := Decision{
 		Verdict:    Allow,
 		WorstCase:  r.WorstCase(),
@@ -80,12 +80,14 @@ type scope struct {
 	prefix string // of rule names: "" or "principals.NAME."
 	limits Limits
 	totals Totals
+
+	untracked Totals // of totals
 }
 
 func (j judge) scopes(r Request) []scope {
-	all := []scope{{"", j.policy.Limits, j.usage.Account}}
+	all := []scope{{"", j.policy.Limits, j.usage.Account, j.usage.Untracked}}
 	if own, ok := j.policy.Principals[r.Principal]; ok {
-		all = append(all, scope{"principals." + r.Principal + ".", own, j.usage.Principal})
+		all = append(all, scope{"principals." + r.Principal + ".", own, j.usage.Principal, Totals{}})
 	}
 	return all
 }
@@ -120,6 +122,22 @@ func (j judge) unreadable(r Request) []Violation {
 	deny(j.usage.Account.negative() || j.usage.Principal.negative(), "usage", "0 or more", "less",
 		"what was spent so far cannot be told: a total is negative")
 	return found
+}
+
+// counted is the usage with what is untracked among the account's, where the policy counts it.
+func (p *Policy) counted(u Usage) Usage {
+	if !p.CountUntracked {
+		u.Untracked = Totals{}
+		return u
+	}
+	a, t := &u.Account, u.Untracked
+	if a.negative() || t.negative() {
+		a.Day = -1 // cannot be judged
+		return u
+	}
+	a.BurnPerHour, a.Day, a.Week = a.BurnPerHour.plus(t.BurnPerHour), a.Day.plus(t.Day), a.Week.plus(t.Week)
+	a.Month, a.Lifetime = a.Month.plus(t.Month), a.Lifetime.plus(t.Lifetime)
+	return u
 }
 
 func (t Totals) negative() bool {
@@ -203,19 +221,20 @@ type moneyCap struct {
 	rule             string
 	limit, used, add Money
 	per              string
-	budget           bool // counts toward Decision.BudgetLeft
+	untracked        Money // of used
+	budget           bool  // counts toward Decision.BudgetLeft
 }
 
 func (s scope) caps(r Request) []moneyCap {
-	worst, c, t := r.WorstCase(), s.limits.Caps, s.totals
+	worst, c, t, x := r.WorstCase(), s.limits.Caps, s.totals, s.untracked
 	var set []moneyCap
 	for _, m := range []moneyCap{
-		{"caps.per_lease", c.PerLease, 0, worst, "a lease", false},
-		{"caps.burn_per_hour", c.BurnPerHour, t.BurnPerHour, r.PricePerHour, "an hour at once", false},
-		{"caps.per_day", c.PerDay, t.Day, worst, "a day", true},
-		{"caps.per_week", c.PerWeek, t.Week, worst, "a week", true},
-		{"caps.per_month", c.PerMonth, t.Month, worst, "a month", true},
-		{"caps.lifetime", c.Lifetime, t.Lifetime, worst, "in all", true},
+		{"caps.per_lease", c.PerLease, 0, worst, "a lease", 0, false},
+		{"caps.burn_per_hour", c.BurnPerHour, t.BurnPerHour, r.PricePerHour, "an hour at once", x.BurnPerHour, false},
+		{"caps.per_day", c.PerDay, t.Day, worst, "a day", x.Day, true},
+		{"caps.per_week", c.PerWeek, t.Week, worst, "a week", x.Week, true},
+		{"caps.per_month", c.PerMonth, t.Month, worst, "a month", x.Month, true},
+		{"caps.lifetime", c.Lifetime, t.Lifetime, worst, "in all", x.Lifetime, true},
 	} {
 		if m.limit > 0 {
 			set = append(set, m)
@@ -238,6 +257,9 @@ func (j judge) moneyViolations(s scope, r Request) []Violation {
 		message := fmt.Sprintf("%s is above the cap of %s %s", what, c.limit, c.per)
 		if c.rule != "caps.per_lease" {
 			message = fmt.Sprintf("%s is more than the %s left of %s %s", what, max(0, c.limit-c.used), c.limit, c.per)
+			if c.untracked > 0 {
+				message += fmt.Sprintf(" (%s of it by instances that no lease accounts for)", c.untracked)
+			}
 		}
 		rule := s.prefix + c.rule
 		found = append(found, Violation{rule, CodeBudgetExceeded, c.limit.String(), c.add.String(), j.policy.source(rule), message})

@@ -47,8 +47,14 @@ var limitKeys = []key{
 const (
 	keyTimeZone     = "time_zone"
 	keyRequireGuard = "require_guard"
+	keyIdleMode     = "idle_mode"
+	keyApprovalTime = "approval_time"
+	keyUntracked    = "count_untracked"
 	keyPrincipals   = "principals"
 )
+
+// wholeKeys are the scalar settings of the policy as a whole.
+var wholeKeys = []string{keyIdleMode, keyApprovalTime, keyTimeZone, keyRequireGuard, keyUntracked}
 
 func findKey(name string) (key, bool) {
 	i := slices.IndexFunc(limitKeys, func(k key) bool { return k.name == name })
@@ -236,6 +242,14 @@ func readBool(text string) (bool, error) {
 	return false, fmt.Errorf("%q is neither true nor false", clip(text))
 }
 
+func readIdleMode(text string) (IdleMode, error) {
+	switch m := IdleMode(text); m {
+	case IdleEnforce, IdleWarn, IdleOff:
+		return m, nil
+	}
+	return "", fmt.Errorf("%q is no idle mode: want enforce, warn or off", clip(text))
+}
+
 // checkPrincipal refuses names that could not be told apart in a rule or a message.
 func checkPrincipal(name string) error {
 	if name == "" || len(name) > 128 {
@@ -271,6 +285,15 @@ func (p *Policy) put(rule, text string) (err error) {
 		return err
 	case keyRequireGuard:
 		p.RequireGuard, err = readBool(text)
+		return err
+	case keyUntracked:
+		p.CountUntracked, err = readBool(text)
+		return err
+	case keyIdleMode:
+		p.IdleMode, err = readIdleMode(text)
+		return err
+	case keyApprovalTime:
+		p.ApprovalTTL, err = readSpan(text)
 		return err
 	}
 	limits, name, who := &p.Limits, rule, ""

@@ -142,13 +142,13 @@ func (r *reader) file(body ast.Node) error {
 		return err
 	}
 	for _, e := range list {
-		switch e.name {
-		case keyPrincipals:
+		switch {
+		case e.name == keyPrincipals:
 			err = r.principals(e)
-		case keyTimeZone, keyRequireGuard:
+		case slices.Contains(wholeKeys, e.name):
 			err = r.scalar(e, e.name, func(text string) error { return r.policy.put(e.name, text) })
 		default:
-			err = r.limit(&r.policy.Limits, "", e, []string{keyTimeZone, keyRequireGuard, keyPrincipals})
+			err = r.limit(&r.policy.Limits, "", e, append(slices.Clone(wholeKeys), keyPrincipals))
 		}
 		if err != nil {
 			return err

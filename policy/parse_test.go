@@ -235,6 +235,7 @@ func TestHash(t *testing.T) {
 		"max_ttl: 7h", "caps: {per_day: 49}", "caps: {per_day: none}", "types: {deny: [a]}", "types: {deny: [b]}", "types: {allow: [a]}",
 		"regions: {deny: [a]}", "time_zone: Europe/Berlin", "require_guard: false", "approve_above: 0", "approve_above: 1",
 		"principals: {ci: {max_ttl: 7h}}", "principals: {cd: {max_ttl: 7h}}", "max_leases: none",
+		"idle_mode: warn", "idle_mode: off", "approval_time: 2h", "count_untracked: false",
 	} {
 		p, err := policy.Parse("/p.yaml", []byte(file))
 		require.NoError(t, err)

@@ -24,6 +24,15 @@ type Policy struct {
 	// the guards.
 	RequireGuard bool
 
+	// IdleMode is what becomes of a lease that was idle for its idle timeout; "" is IdleEnforce.
+	IdleMode IdleMode
+
+	// ApprovalTTL is how long a request may wait for a person's approval; 0 is an hour. See ApprovalTime.
+	ApprovalTTL time.Duration
+
+	// CountUntracked has instances that no lease accounts for count as spending (Usage.Untracked).
+	CountUntracked bool
+
 	path    string            // the file that it came from; "" is none
 	sources map[string]string // rule -> where it is set; a rule that is not there is a default
 }
@@ -53,6 +62,10 @@ func Default() *Policy {
 		},
 		TimeZone:     time.UTC,
 		RequireGuard: true,
+
+		IdleMode:       IdleEnforce,
+		ApprovalTTL:    time.Hour,
+		CountUntracked: true,
 	}
 }
 
@@ -87,7 +100,10 @@ func (p *Policy) Hash() string {
 		Principals   map[string]Limits
 		TimeZone     string
 		RequireGuard bool
-	}{1, p.Limits.canonical(), make(map[string]Limits, len(p.Principals)), p.zone().String(), p.RequireGuard}
+		Idle         IdleMode
+		Approval     time.Duration
+		Untracked    bool
+	}{2, p.Limits.canonical(), make(map[string]Limits, len(p.Principals)), p.zone().String(), p.RequireGuard, p.idleMode(), p.ApprovalTime(), p.CountUntracked}
 	for name, l := range p.Principals {
 		canonical.Principals[name] = l.canonical()
 	}
@@ -146,6 +162,40 @@ func (p *Policy) TTLFor(principal string, asked time.Duration) time.Duration {
 // is set it is 365 days.
 func (p *Policy) MaxTTLFor(principal string) time.Duration {
 	return least(longestTTL, p.MaxTTL, p.Principals[principal].MaxTTL)
+}
+
+// IdleMode is what becomes of a lease that was idle for its idle timeout.
+type IdleMode string
+
+// The idle modes.
+const (
+	IdleEnforce IdleMode = "enforce" // it is ended
+	IdleWarn    IdleMode = "warn"    // answers say so, and it runs on
+	IdleOff     IdleMode = "off"     // nobody looks
+)
+
+func (p *Policy) idleMode() IdleMode {
+	if p.IdleMode == "" {
+		return IdleEnforce
+	}
+	return p.IdleMode
+}
+
+// ApprovalTime is how long a request may wait for a person's approval.
+func (p *Policy) ApprovalTime() time.Duration {
+	if p.ApprovalTTL <= 0 {
+		return time.Hour
+	}
+	return p.ApprovalTTL
+}
+
+// IdleFor is after how long without work the principal's leases are ended or warned of, and which of the two; 0 for neither.
+func (p *Policy) IdleFor(principal string) (time.Duration, IdleMode) {
+	mode := p.idleMode()
+	if mode == IdleOff {
+		return 0, mode
+	}
+	return p.IdleTimeoutFor(principal), mode
 }
 
 // IdleTimeoutFor is after how long without work the principal's leases end: the shorter of the account's and the principal's,

@@ -34,7 +34,7 @@ func (r Request) WorstCase() Money {
 }
 
 // Totals is what counts against the caps so far: spent plus reserved, and the leases alive. The request under decision is not
-// in it. Untracked instances in the account belong in the account's totals.
+// in it.
 type Totals struct {
 	Leases           int   // leases that are not ended
 	GPUs             int   // GPUs of those leases
@@ -50,6 +50,9 @@ type Totals struct {
 type Usage struct {
 	Account   Totals
 	Principal Totals
+
+	// Untracked is what instances cost that no lease accounts for. With [Policy.CountUntracked] it counts against the account's caps.
+	Untracked Totals
 }
 
 // Offer is something that could be had instead, for the search for the nearest request that passes.

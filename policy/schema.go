@@ -36,6 +36,9 @@ type fileForm struct {
 	limitsForm
 	TimeZone     string                `json:"time_zone,omitempty" jsonschema:"default=UTC,minLength=1" jsonschema_description:"Where days, weeks and months begin: a name such as UTC or Europe/Berlin."`
 	RequireGuard bool                  `json:"require_guard,omitempty" jsonschema:"default=true" jsonschema_description:"Refuse a launch while nothing would end the lease if this program died."`
+	IdleMode     string                `json:"idle_mode,omitempty" jsonschema:"default=enforce,enum=enforce,enum=warn,enum=off" jsonschema_description:"What becomes of a lease that was idle for its idle_timeout: ended, only warned of, or nothing."`
+	ApprovalTime spanForm              `json:"approval_time,omitempty" jsonschema_description:"How long a request may wait for a person's approval. Default: 1h."`
+	Untracked    bool                  `json:"count_untracked,omitempty" jsonschema:"default=true" jsonschema_description:"Instances in the account that no lease accounts for count as spending."`
 	Principals   map[string]limitsForm `json:"principals,omitempty" jsonschema_description:"Further limits for those who ask under these names; they bind beside the account's."`
 }
 

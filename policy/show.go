@@ -23,8 +23,11 @@ func (p *Policy) Show(w io.Writer) error {
 	for _, k := range limitKeys {
 		row(k.name, k.show(&p.Limits))
 	}
+	row(keyIdleMode, string(p.idleMode()))
+	row(keyApprovalTime, span(p.ApprovalTime()))
 	row(keyTimeZone, p.zone().String())
 	row(keyRequireGuard, fmt.Sprint(p.RequireGuard))
+	row(keyUntracked, fmt.Sprint(p.CountUntracked))
 	for _, name := range slices.Sorted(maps.Keys(p.Principals)) {
 		limits := p.Principals[name]
 		for _, k := range limitKeys {

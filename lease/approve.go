@@ -1,0 +1,218 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gpulease/gpulease/policy"
+)
+
+const (
+	// maxWaiting is how many requests of one principal may wait for approval.
+	maxWaiting = 10
+	// approvedFor is how long after a yes the launch is tried, where nothing is free
+	// or nobody runs who could do it.
+	approvedFor = 15 * time.Minute
+)
+
+// waiting counts the principal's requests that wait for approval.
+func (m *Manager) waiting(ctx context.Context, principal string) (int, error) {
+	live, err := m.Store.Live(ctx)
+	if err != nil {
+		return 0, ledgerError("count the requests that wait for approval", err)
+	}
+	n := 0
+	for _, l := range live {
+		if l.State == AwaitingApproval && l.Principal == principal {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// refuseMany denies what would wait for approval beside many others: a person is
+// not to be flooded.
+func refuseMany(waiting int, d policy.Decision) policy.Decision {
+	if d.Verdict != policy.Ask || waiting < maxWaiting {
+		return d
+	}
+	d.Verdict = policy.Deny
+	d.Violations = []policy.Violation{{
+		Rule: "approve_above", Code: policy.CodePolicyDenied, Limit: fmt.Sprint(maxWaiting), Asked: fmt.Sprint(waiting + 1), Source: "built in",
+		Message: fmt.Sprintf("%d requests wait for approval already; have some of them approved or denied first (gpulease approve, gpulease deny)", waiting),
+	}}
+	return d
+}
+
+// asked makes sure that somebody is there who launches when a person has said
+// yes, or lets the request expire.
+func (m *Manager) asked(ctx context.Context, l Lease, d policy.Decision) (Lease, error) {
+	m.Crash("asked")
+	m.log.Info("waits for approval", "lease", l.ID, "type", l.Type, "worst_case", d.WorstCase.String(), "rule", d.ApprovalRule)
+	if err := m.EnsureGuard(ctx); err != nil {
+		m.log.Warn("no keeper is there that would launch when it is approved", "lease", l.ID, "err", err)
+	}
+	return l, nil
+}
+
+// Approve says yes to a request that waits, as it was asked: this type, region
+// and time, at no higher price. by names the person. Whoever works for the
+// lease's home launches it then. Approving again changes nothing.
+func (m *Manager) Approve(ctx context.Context, id ID, by string) (Lease, error) {
+	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string) {
+		if l.ApprovedAt.IsZero() {
+			l.ApprovedAt, l.ApprovedBy, l.Detail = now, by, "approved by "+by+"; about to be launched"
+		}
+		return l, "approved by " + by
+	})
+}
+
+// Deny says no to a request that waits, also to one that was approved and is
+// not launched yet.
+func (m *Manager) Deny(ctx context.Context, id ID, by, why string) (Lease, error) {
+	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string) {
+		l.State, l.Reason, l.StopAt, l.EndedAt = Ended, Denied, now, now
+		l.Detail = "denied by " + by
+		if why != "" {
+			l.Detail += ": " + why
+		}
+		return l, l.Detail
+	})
+}
+
+func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (Lease, error) {
+	defer m.nudge()
+	for {
+		l, err := m.get(ctx, id)
+		if err != nil {
+			return Lease{}, err
+		}
+		now := m.now()
+		if l.State == AwaitingApproval && l.ApprovedAt.IsZero() && !now.Before(l.DecideBy) {
+			if l, err = m.withdraw(ctx, l, Expired, "nobody approved it in time"); err != nil {
+				return l, err
+			}
+		}
+		if l.State != AwaitingApproval {
+			return l, &Error{
+				Code: CodeInvalidInput, Message: fmt.Sprintf("lease %s does not wait for approval: it is %s", l.ID, l.State), Why: l.Detail, LeaseID: l.ID,
+				Next: "gpulease leases shows what waits",
+			}
+		}
+		l, note := change(l, now)
+		m.Crash("deciding")
+		done, err := m.Store.Update(ctx, l, note)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return l, ledgerError("write the decision down", err)
+		}
+		m.Crash("decided")
+		m.log.Info("decided", "lease", id, "what", note)
+		return done, nil
+	}
+}
+
+// withdraw ends a lease that waits: nothing was reserved, nothing launched.
+func (m *Manager) withdraw(ctx context.Context, l Lease, why Reason, detail string) (Lease, error) {
+	now := m.now()
+	l.State, l.Reason, l.Detail, l.StopAt, l.EndedAt, l.Reserved = Ended, why, detail, now, now, 0
+	done, err := m.Store.Update(ctx, l, detail)
+	if err != nil {
+		return l, err
+	}
+	m.log.Info("ended", "lease", l.ID, "reason", why)
+	return done, nil
+}
+
+// undecided says why a lease that waits has to end now, or "".
+func (m *Manager) undecided(l Lease, now time.Time) (why Reason, detail string) {
+	switch {
+	case l.ApprovedAt.IsZero() && !now.Before(l.DecideBy):
+		return Expired, "nobody approved it in time"
+	case !l.ApprovedAt.IsZero() && now.Sub(l.ApprovedAt) >= approvedFor:
+		return Expired, fmt.Sprintf("approved, but it could not be launched within %s (last: %s)", approvedFor, l.Detail)
+	}
+	return "", ""
+}
+
+// launchApproved launches what a person has approved. The policy decides once
+// more, with the approval in hand: what is over a cap by now, or dearer, is not launched.
+func (m *Manager) launchApproved(ctx context.Context, id ID) error {
+	l, err := m.Store.Get(ctx, id)
+	if err != nil || l.State != AwaitingApproval || l.ApprovedAt.IsZero() {
+		return err
+	}
+	if why, _ := m.undecided(l, m.now()); why != "" {
+		return nil // the leader ends it
+	}
+	p, err := m.policyNow()
+	if err != nil {
+		return m.hold(ctx, l, err)
+	}
+	r := LaunchRequest{Type: l.Type, Region: l.AskedRegion, TTL: l.TTL, Principal: l.Principal}
+	q, offers, err := m.find(ctx, p, r)
+	switch code := CodeOf(err); {
+	case code == CodePolicyDenied || code == CodeInvalidInput:
+		_, err := m.withdraw(ctx, l, Refused, "approved, but not possible any more: "+err.Error())
+		return err
+	case err != nil:
+		return m.hold(ctx, l, err)
+	case q.Offer.Price > l.Price:
+		_, err := m.withdraw(ctx, l, Refused, fmt.Sprintf("approved at %s/h, and it costs %s/h now", l.Price, q.Offer.Price))
+		return err
+	}
+	if err := m.askTime(ctx); err != nil {
+		return m.hold(ctx, l, err)
+	}
+	if err := m.sight(ctx); err != nil {
+		return m.hold(ctx, l, err)
+	}
+	now := m.now()
+	next, s, err := m.dated(ctx, p, l, q, now)
+	if err != nil {
+		return m.hold(ctx, l, err)
+	}
+	if err := m.saveKey(id, s); err != nil {
+		return m.hold(ctx, l, err)
+	}
+	m.Crash("approval-reserving")
+	got, d, err := m.Store.Rereserve(ctx, next, now, m.periods(p, now), "reserved, approved by "+l.ApprovedBy, func(u policy.Usage) policy.Decision {
+		d := policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, next.Region, l.TTL), u, m.alternatives(offers))
+		if d.Verdict == policy.Ask {
+			d.Verdict = policy.Allow // a person has said yes to this very request
+		}
+		return d
+	})
+	switch {
+	case errors.Is(err, ErrConflict):
+		return nil // stopped, denied or taken by another process, whose key it is then
+	case err != nil:
+		m.dropKey(id)
+		return m.hold(ctx, l, ledgerError("reserve", err))
+	case d.Verdict != policy.Allow:
+		m.dropKey(id)
+		_, err := m.withdraw(ctx, l, Refused, "approved, but the policy does not allow it now: "+d.Explain())
+		return err
+	}
+	m.Crash("approval-reserved")
+	_, err = m.send(ctx, p, got, q.Regions, s)
+	if CodeOf(err) != "" {
+		return nil // it is in the lease
+	}
+	return err
+}
+
+// hold writes down why an approved launch has to wait.
+func (m *Manager) hold(ctx context.Context, l Lease, cause error) error {
+	if detail := "approved; not launched yet: " + cause.Error(); l.Detail != detail {
+		l.Detail = detail
+		if _, err := m.Store.Update(ctx, l, detail); err != nil && !errors.Is(err, ErrConflict) {
+			return fmt.Errorf("write down why it waits: %w", err)
+		}
+	}
+	return cause
+}

@@ -1,0 +1,250 @@
+package lease_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+func askAlways(k *kit) { k.policy.p.ApproveAbove = policy.AlwaysAsk }
+
+func (k *kit) change(f func(*policy.Policy)) {
+	k.policy.mu.Lock()
+	defer k.policy.mu.Unlock()
+	p := k.policy.p.Clone()
+	f(p)
+	k.policy.p = p
+}
+
+func TestApprovedRequestIsLaunchedAsItWasAsked(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	r := lease.LaunchRequest{Type: testType, TTL: 30 * time.Minute, IdempotencyKey: "k"}
+	l := k.launch(r)
+	require.Equal(t, lease.AwaitingApproval, l.State)
+	require.Zero(t, l.Reserved)
+	require.Zero(t, k.usage().Leases)
+	require.Equal(t, l.ID, k.launch(r).ID, "asked again, it is the same request")
+	k.pass(20, time.Second)
+	require.Equal(t, lease.AwaitingApproval, k.get(l.ID).State, "nobody has said yes")
+	require.Zero(t, k.sim.LaunchCount())
+	require.Empty(t, k.sim.Keys())
+
+	got, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	require.Equal(t, "ann", got.ApprovedBy)
+	got = k.untilState(l.ID, lease.Ready)
+	require.Equal(t, 1, k.sim.LaunchCount())
+	require.Equal(t, 30*time.Minute, got.TTL)
+	require.Positive(t, got.Reserved)
+	require.True(t, got.Deadline.Equal(got.ReadyAt.Add(30*time.Minute)))
+	_, err = k.m.Approve(t.Context(), l.ID, "ann")
+	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err), "there is nothing left to approve")
+	_, err = k.m.Stop(t.Context(), l.ID)
+	require.NoError(t, err)
+	k.settled(k.untilState(l.ID, lease.Ended))
+}
+
+func TestRequestThatIsNotApproved(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	denied := k.launch(lease.LaunchRequest{})
+	got, err := k.m.Deny(t.Context(), denied.ID, "ann", "too dear")
+	require.NoError(t, err)
+	require.Equal(t, lease.Denied, got.Reason)
+	require.Equal(t, "denied by ann: too dear", got.Detail)
+
+	withdrawn := k.launch(lease.LaunchRequest{})
+	got, err = k.m.Stop(t.Context(), withdrawn.ID)
+	require.NoError(t, err)
+	require.Equal(t, lease.Cancelled, got.Reason)
+
+	forgotten := k.launch(lease.LaunchRequest{})
+	got = k.untilBy(forgotten.ID, "expired", 5*time.Minute, func(l lease.Lease) bool { return l.State == lease.Ended })
+	require.Equal(t, lease.Expired, got.Reason)
+	_, err = k.m.Approve(t.Context(), forgotten.ID, "ann")
+	require.Error(t, err, "too late")
+	require.Zero(t, k.sim.LaunchCount())
+	require.Zero(t, k.usage().Lifetime)
+}
+
+// A request does not wait for ever, also where nobody runs who would let it expire.
+func TestApprovalAfterTheRequestHasExpired(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{})
+	k.halt()
+	k.sim.Advance(2 * time.Hour)
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.Error(t, err)
+	require.Equal(t, lease.Expired, k.get(l.ID).Reason)
+}
+
+func TestApprovalIsBoundToTheRequest(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*kit)
+		said   string
+	}{
+		"the price rose":    {func(k *kit) { require.NoError(k.t, k.sim.SetPrice(testType, 229)) }, "it costs $2.29/h now"},
+		"a cap was lowered": {func(k *kit) { k.change(func(p *policy.Policy) { p.Caps.PerDay = policy.Cents(10) }) }, "caps.per_day"},
+		"the type is out":   {func(k *kit) { k.change(func(p *policy.Policy) { p.Types.Deny = []string{"*"} }) }, "types.deny"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t, lambdatest.Config{}, askAlways)
+			l := k.launch(lease.LaunchRequest{})
+			tt.change(k)
+			_, err := k.m.Approve(t.Context(), l.ID, "ann")
+			require.NoError(t, err)
+			got := k.untilState(l.ID, lease.Ended)
+			require.Equal(t, lease.Refused, got.Reason)
+			require.Contains(t, got.Detail, tt.said)
+			require.Zero(t, k.sim.LaunchCount())
+			_, err = k.keys.Load(l.ID)
+			require.Error(t, err, "no key stays behind")
+		})
+	}
+}
+
+func TestApprovedRequestWaitsForCapacityAndThenExpires(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{Region: "us-east-1"})
+	require.NoError(t, k.sim.SetCapacity(testType, "us-east-1", 0))
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	k.until(l.ID, "says why", func(l lease.Lease) bool { return l.Detail != "" && l.ApprovedBy != "" && k.sim.LaunchCount() == 0 && len(l.Detail) > 30 })
+	got := k.untilBy(l.ID, "over", 30*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
+	require.Equal(t, lease.Expired, got.Reason)
+	require.Contains(t, got.Detail, "no gpu_1x_a10 is free")
+	require.Zero(t, k.sim.LaunchCount())
+}
+
+func TestApprovedByTwoProcessesIsLaunchedOnce(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{})
+	first := k.halt
+	k.start(k.client(k.sim.APIKey())) // a second process, which believes that it may act too
+	t.Cleanup(first)
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	k.untilState(l.ID, lease.Ready)
+	require.Equal(t, 1, k.sim.LaunchCount())
+	require.Len(t, k.sim.Running(), 1)
+	_, err = k.keys.Load(l.ID)
+	require.NoError(t, err, "the loser has not taken the winner's key away")
+}
+
+func TestManyRequestsDoNotFloodAPerson(t *testing.T) {
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	for range 10 {
+		k.launch(lease.LaunchRequest{})
+	}
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
+	require.Equal(t, lease.CodePolicyDenied, lease.CodeOf(err))
+	require.ErrorContains(t, err, "10 requests wait for approval already")
+}
+
+func TestFreezeStopsLaunchesAtOnce(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	running := k.launch(lease.LaunchRequest{})
+	k.untilState(running.ID, lease.Ready)
+	require.NoError(t, k.m.Freeze(t.Context(), "ann", "look at the bill first"))
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
+	require.Equal(t, lease.CodeFrozen, lease.CodeOf(err))
+	require.ErrorContains(t, err, "look at the bill first")
+	_, err = k.m.Quote(t.Context(), lease.LaunchRequest{Type: testType})
+	require.Equal(t, lease.CodeFrozen, lease.CodeOf(err), "a quote says so, too")
+	_, err = k.m.Extend(t.Context(), running.ID, lease.Extension{More: time.Hour})
+	require.Equal(t, lease.CodeFrozen, lease.CodeOf(err))
+	require.Equal(t, 1, k.sim.LaunchCount())
+	_, err = k.m.Stop(t.Context(), running.ID)
+	require.NoError(t, err, "ends go on")
+	k.settled(k.untilState(running.ID, lease.Ended))
+	require.NoError(t, k.m.Unfreeze(t.Context(), "ann"))
+	k.launch(lease.LaunchRequest{})
+}
+
+// A launch that was reserved before the freeze and is not sent yet is not sent any more.
+func TestFreezeBetweenReservationAndLaunchCall(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	k.halt()
+	k.crash = func(point string) {
+		if point == "key-added" {
+			require.NoError(k.t, k.m.Freeze(k.t.Context(), "ann", ""))
+		}
+	}
+	k.start(k.client(k.sim.APIKey()))
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
+	require.Equal(t, lease.CodeFrozen, lease.CodeOf(err), "%v", err)
+	require.Zero(t, k.sim.LaunchCount())
+	all, err := k.db.List(t.Context(), 0)
+	require.NoError(t, err)
+	k.settled(all[0])
+}
+
+func TestExtension(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
+	was := k.untilState(l.ID, lease.Ready)
+	got, err := k.m.Extend(t.Context(), l.ID, lease.Extension{More: 30 * time.Minute, Call: "c1"})
+	require.NoError(t, err)
+	require.Equal(t, was.Deadline.Add(30*time.Minute), got.Deadline)
+	require.Equal(t, was.HardStop, got.HardStop, "it is in the name")
+	require.Equal(t, policy.Cents(129).For(30*time.Minute), got.Reserved-was.Reserved)
+	again, err := k.m.Extend(t.Context(), l.ID, lease.Extension{More: 30 * time.Minute, Call: "c1"})
+	require.NoError(t, err)
+	require.Equal(t, got.Deadline, again.Deadline, "the same call again changes nothing")
+
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: 90 * time.Second})
+	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: 8 * time.Hour})
+	require.Equal(t, lease.CodePolicyDenied, lease.CodeOf(err))
+	var e *lease.Error
+	require.True(t, errors.As(err, &e))
+	require.Contains(t, e.Next, "extend_lease by ")
+
+	k.change(func(p *policy.Policy) { p.Caps.PerLease = got.Reserved + policy.Cents(129).For(10*time.Minute) })
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Hour})
+	require.Equal(t, lease.CodeBudgetExceeded, lease.CodeOf(err))
+	require.True(t, errors.As(err, &e))
+	require.Contains(t, e.Next, "10 minutes would pass")
+	require.Equal(t, got.Deadline, k.get(l.ID).Deadline)
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: 10 * time.Minute})
+	require.NoError(t, err, "what the refusal has named passes")
+
+	k.change(func(p *policy.Policy) { p.Caps.PerLease, p.ApproveAbove = 0, policy.AlwaysAsk })
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Minute})
+	require.Equal(t, lease.CodeApprovalRequired, lease.CodeOf(err))
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Minute, By: "ann"})
+	require.NoError(t, err, "a person may")
+
+	over := k.untilBy(l.ID, "over", 30*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
+	require.Equal(t, lease.Deadline, over.Reason)
+	require.False(t, over.StopAt.Before(was.Deadline.Add(41*time.Minute)))
+	k.settled(over)
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Minute})
+	require.Equal(t, lease.CodeLeaseEnded, lease.CodeOf(err))
+}
+
+// Two processes extend at once: both extensions are reserved, or one is refused,
+// but none is given for free.
+func TestExtensionsAtOnce(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
+	was := k.untilState(l.ID, lease.Ready)
+	errs := make(chan error, 4)
+	for range 4 {
+		go func() {
+			_, err := k.m.Extend(t.Context(), l.ID, lease.Extension{More: 10 * time.Minute})
+			errs <- err
+		}()
+	}
+	for range 4 {
+		require.NoError(t, <-errs)
+	}
+	got := k.get(l.ID)
+	require.Equal(t, was.Deadline.Add(40*time.Minute), got.Deadline)
+	require.Equal(t, policy.Cents(129).For(40*time.Minute), got.Reserved-was.Reserved)
+}

@@ -1,0 +1,58 @@
+package lease
+
+import (
+	"context"
+	"time"
+
+	"github.com/gpulease/gpulease/policy"
+)
+
+// Spending is where the money stands.
+type Spending struct {
+	Principal string // for whom the caps were looked at
+	Usage     policy.Usage
+	Caps      []policy.CapLeft // every cap that binds, with what is left under it
+	Left      policy.Money     // the smallest of them; policy.Unlimited for none
+	Held      policy.Money     // reserved by live leases, of what the caps count
+	Leases    []Lease          // live ones, and those that ended since Since, newest first
+	Since     time.Time
+	Strangers []Stranger // instances that no lease accounts for
+	Frozen    Freeze
+	At        time.Time
+}
+
+// Spend reads where the money stands. It costs nothing and asks the cloud nothing.
+func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error) {
+	if principal == "" {
+		principal = m.Principal
+	}
+	p, err := m.policyNow()
+	if err != nil {
+		return Spending{}, err
+	}
+	now := m.now()
+	periods := m.periods(p, now)
+	s := Spending{Principal: principal, At: now, Since: periods.Month}
+	if s.Usage, err = m.Store.Usage(ctx, principal, now, periods); err != nil {
+		return Spending{}, ledgerError("sum up what was spent", err)
+	}
+	d := policy.Evaluate(p, policy.Request{Principal: principal}, s.Usage, nil)
+	s.Caps, s.Left = d.Caps, d.BudgetLeft
+	all, err := m.Store.List(ctx, 0)
+	if err != nil {
+		return Spending{}, ledgerError("list leases", err)
+	}
+	for _, l := range all {
+		if l.State.Live() || !l.EndedAt.Before(s.Since) {
+			s.Leases = append(s.Leases, l)
+		}
+		if l.Counts() {
+			s.Held += l.Held(now)
+		}
+	}
+	if s.Strangers, err = m.Store.Sighted(ctx); err != nil {
+		return Spending{}, ledgerError("list what else runs in the account", err)
+	}
+	s.Frozen, err = m.Frozen(ctx)
+	return s, err
+}
