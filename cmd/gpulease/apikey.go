@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/exec"
 	"runtime"
@@ -192,4 +193,13 @@ func (a *account) DeleteSSHKey(ctx context.Context, id string) error {
 		return err
 	}
 	return c.DeleteSSHKey(ctx, id)
+}
+
+// AuditEvents is for an adoption, which wants to know when an instance was launched.
+func (a *account) AuditEvents(ctx context.Context, q lambda.AuditQuery) iter.Seq2[lambda.AuditEvent, error] {
+	c, err := a.get(ctx)
+	if err != nil {
+		return func(yield func(lambda.AuditEvent, error) bool) { yield(lambda.AuditEvent{}, err) }
+	}
+	return c.AuditEvents(ctx, q)
 }

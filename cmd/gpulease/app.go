@@ -62,6 +62,10 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	if err := os.MkdirAll(s.stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
+	home, err := s.homeName()
+	if err != nil {
+		return nil, err
+	}
 	a := &app{log: log, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
 	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log})
 	if err != nil {
@@ -87,6 +91,8 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	a.closers = append(a.closers, pool.Close)
 	lead := &leadership{ledger: s.ledgerPath}
 	a.closers = append(a.closers, lead.close)
+	host := newHosting(s.stateDir)
+	a.closers = append(a.closers, host.close)
 	var guard func(context.Context) error
 	if keep {
 		guard = func(ctx context.Context) error { return s.ensureKeeper(ctx, a) }
@@ -94,7 +100,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	a.manager, err = lease.New(lease.Config{
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
-		Lead: lead.try, Yield: lead.yield,
+		Lead: lead.try, Yield: lead.yield, Home: home, Host: host.try,
 		EnsureGuard: guard,
 		Guard:       a.guard, Logger: log,
 	})
