@@ -79,8 +79,9 @@ func (c *Client) Sign(msg string) string { return c.key.Sign(msg) }
 func (c *Client) Verify(msg, mac string) bool { return c.key.Verify(msg, mac) }
 
 // ClockSkew is the service's clock minus the local one, from the Date header of the newest answer. It is good to about
-// one second plus the length of that request. It is false before the first answer.
-func (c *Client) ClockSkew() (time.Duration, bool) { return c.skew.get() }
+// one second plus the length of that request. answer counts the answers so far, so that one of them is never taken for two; it is
+// 0 before the first.
+func (c *Client) ClockSkew() (d time.Duration, answer uint64) { return c.skew.get() }
 
 // String shows the base URL only.
 func (c *Client) String() string { return "lambda client for " + c.base.String() }

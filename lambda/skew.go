@@ -8,9 +8,9 @@ import (
 
 // skew keeps the newest difference between the service's clock and ours.
 type skew struct {
-	mu    sync.Mutex
-	d     time.Duration
-	known bool
+	mu      sync.Mutex
+	d       time.Duration
+	answers uint64 // that had a date
 }
 
 // note reads the Date header of an answer to a request that was sent and answered at the given local times.
@@ -24,11 +24,12 @@ func (s *skew) note(h http.Header, sent, answered time.Time) {
 	middle := sent.Add(answered.Sub(sent) / 2)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.d, s.known = date.Add(500*time.Millisecond).Sub(middle), true // the header has whole seconds
+	s.d = date.Add(500 * time.Millisecond).Sub(middle) // the header has whole seconds
+	s.answers++
 }
 
-func (s *skew) get() (time.Duration, bool) {
+func (s *skew) get() (time.Duration, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.d, s.known
+	return s.d, s.answers
 }

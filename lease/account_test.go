@@ -33,6 +33,7 @@ func (k *kit) foreign(name string) string {
 }
 
 func TestInstancesWithoutALeaseCountAsSpending(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{Newer: true})
 	k.foreign("by-hand")
 	k.sim.Advance(11 * time.Hour)
@@ -82,6 +83,7 @@ func (a audited) AuditEvents(ctx context.Context, q lambda.AuditQuery) iter.Seq2
 }
 
 func TestAdoptionAfterTheLossOfEverything(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	first := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(first.ID, lease.Ready)
@@ -144,6 +146,7 @@ func sameName(t *testing.T, db *ledger.DB) io.Reader {
 
 // The ledger was restored from a copy that is older than the lease.
 func TestInstanceThatTheLedgerHasForgottenIsAdopted(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{Newer: true})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -170,6 +173,7 @@ func TestInstanceThatTheLedgerHasForgottenIsAdopted(t *testing.T) {
 }
 
 func TestReaperNeedsNothingButTheKey(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -207,6 +211,7 @@ func TestReaperNeedsNothingButTheKey(t *testing.T) {
 }
 
 func TestReaperSaysWhatIsNotConfirmed(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -225,6 +230,7 @@ func TestReaperSaysWhatIsNotConfirmed(t *testing.T) {
 // A clock that is wrong here does not make a reaper end what is not due: the
 // cloud's time counts, once two answers agree.
 func TestReaperWithAWrongClock(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)

@@ -62,7 +62,7 @@ func (m *Manager) unknown(ctx context.Context, do func(Name, lambda.Instance) er
 	if err != nil {
 		return cloudError("list instances", "", err)
 	}
-	m.observe(true)
+	m.observe()
 	var errs []error
 	for _, inst := range instances {
 		if inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {

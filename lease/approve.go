@@ -143,7 +143,7 @@ func (m *Manager) undecided(l Lease, now time.Time) (why Reason, detail string) 
 // more, with the approval in hand: what is over a cap by now, or dearer, is not launched.
 func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 	l, err := m.Store.Get(ctx, id)
-	if err != nil || l.State != AwaitingApproval || l.ApprovedAt.IsZero() {
+	if err != nil || l.State != AwaitingApproval || l.ApprovedAt.IsZero() || m.isClosed() {
 		return err
 	}
 	if why, _ := m.undecided(l, m.now()); why != "" {
@@ -165,10 +165,10 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 		_, err := m.withdraw(ctx, l, Refused, fmt.Sprintf("approved at %s/h, and it costs %s/h now", l.Price, q.Offer.Price))
 		return err
 	}
-	if err := m.askTime(ctx); err != nil {
+	if err := m.sight(ctx); err != nil {
 		return m.hold(ctx, l, err)
 	}
-	if err := m.sight(ctx); err != nil {
+	if err := m.askTime(ctx); err != nil {
 		return m.hold(ctx, l, err)
 	}
 	now := m.now()

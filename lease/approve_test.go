@@ -23,6 +23,7 @@ func (k *kit) change(f func(*policy.Policy)) {
 }
 
 func TestApprovedRequestIsLaunchedAsItWasAsked(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	r := lease.LaunchRequest{Type: testType, TTL: 30 * time.Minute, IdempotencyKey: "k"}
 	l := k.launch(r)
@@ -51,6 +52,7 @@ func TestApprovedRequestIsLaunchedAsItWasAsked(t *testing.T) {
 }
 
 func TestRequestThatIsNotApproved(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	denied := k.launch(lease.LaunchRequest{})
 	got, err := k.m.Deny(t.Context(), denied.ID, "ann", "too dear")
@@ -74,6 +76,7 @@ func TestRequestThatIsNotApproved(t *testing.T) {
 
 // A request does not wait for ever, also where nobody runs who would let it expire.
 func TestApprovalAfterTheRequestHasExpired(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	l := k.launch(lease.LaunchRequest{})
 	k.halt()
@@ -84,6 +87,7 @@ func TestApprovalAfterTheRequestHasExpired(t *testing.T) {
 }
 
 func TestApprovalIsBoundToTheRequest(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		change func(*kit)
 		said   string
@@ -93,6 +97,7 @@ func TestApprovalIsBoundToTheRequest(t *testing.T) {
 		"the type is out":   {func(k *kit) { k.change(func(p *policy.Policy) { p.Types.Deny = []string{"*"} }) }, "types.deny"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, askAlways)
 			l := k.launch(lease.LaunchRequest{})
 			tt.change(k)
@@ -109,12 +114,15 @@ func TestApprovalIsBoundToTheRequest(t *testing.T) {
 }
 
 func TestApprovedRequestWaitsForCapacityAndThenExpires(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	l := k.launch(lease.LaunchRequest{Region: "us-east-1"})
 	require.NoError(t, k.sim.SetCapacity(testType, "us-east-1", 0))
 	_, err := k.m.Approve(t.Context(), l.ID, "ann")
 	require.NoError(t, err)
-	k.until(l.ID, "says why", func(l lease.Lease) bool { return l.Detail != "" && l.ApprovedBy != "" && k.sim.LaunchCount() == 0 && len(l.Detail) > 30 })
+	k.until(l.ID, "says why", func(l lease.Lease) bool {
+		return l.Detail != "" && l.ApprovedBy != "" && k.sim.LaunchCount() == 0 && len(l.Detail) > 30
+	})
 	got := k.untilBy(l.ID, "over", 30*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
 	require.Equal(t, lease.Expired, got.Reason)
 	require.Contains(t, got.Detail, "no gpu_1x_a10 is free")
@@ -122,6 +130,7 @@ func TestApprovedRequestWaitsForCapacityAndThenExpires(t *testing.T) {
 }
 
 func TestApprovedByTwoProcessesIsLaunchedOnce(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	l := k.launch(lease.LaunchRequest{})
 	first := k.halt
@@ -137,6 +146,7 @@ func TestApprovedByTwoProcessesIsLaunchedOnce(t *testing.T) {
 }
 
 func TestManyRequestsDoNotFloodAPerson(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)
 	for range 10 {
 		k.launch(lease.LaunchRequest{})
@@ -147,6 +157,7 @@ func TestManyRequestsDoNotFloodAPerson(t *testing.T) {
 }
 
 func TestFreezeStopsLaunchesAtOnce(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	running := k.launch(lease.LaunchRequest{})
 	k.untilState(running.ID, lease.Ready)
@@ -168,6 +179,7 @@ func TestFreezeStopsLaunchesAtOnce(t *testing.T) {
 
 // A launch that was reserved before the freeze and is not sent yet is not sent any more.
 func TestFreezeBetweenReservationAndLaunchCall(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.halt()
 	k.crash = func(point string) {
@@ -185,6 +197,7 @@ func TestFreezeBetweenReservationAndLaunchCall(t *testing.T) {
 }
 
 func TestExtension(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	was := k.untilState(l.ID, lease.Ready)
@@ -231,6 +244,7 @@ func TestExtension(t *testing.T) {
 // Two processes extend at once: both extensions are reserved, or one is refused,
 // but none is given for free.
 func TestExtensionsAtOnce(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	was := k.untilState(l.ID, lease.Ready)

@@ -103,8 +103,7 @@ var errUnsure = errors.New("the time is in doubt")
 // becomeReady starts the lease's time. It never gives more time than is
 // reserved: a machine that comes up after its boot allowance is ended.
 func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) error {
-	if !m.timeIsSure() {
-		m.nudge() // a listing tells the cloud's time
+	if err := m.askTime(ctx); err != nil {
 		return errUnsure
 	}
 	now := m.now()

@@ -17,24 +17,24 @@ const maxTrustedSkew = time.Minute
 type wallClock struct {
 	now   func() time.Time
 	cloud interface {
-		ClockSkew() (skew time.Duration, ok bool)
+		ClockSkew() (skew time.Duration, answer uint64)
 	}
 	fresh time.Duration // how long an agreement lasts
 
 	mu      sync.Mutex
 	skew    time.Duration // in force
 	read    time.Duration // the newest reading
+	answer  uint64        // which answer that was
 	doubt   bool          // the newest reading contradicts what is in force
 	checked time.Time     // when a good answer last agreed, by the corrected clock
 }
 
 func near(a, b time.Duration) bool { return (a - b).Abs() <= maxTrustedSkew }
 
-// observe takes in the clock of the cloud's newest answer. With another the
-// caller knows that it is another answer than at the last call.
-func (c *wallClock) observe(another bool) {
-	s, ok := c.cloud.ClockSkew()
-	if !ok {
+// observe takes in the clock of the cloud's newest answer.
+func (c *wallClock) observe() {
+	s, answer := c.cloud.ClockSkew()
+	if answer == 0 {
 		return
 	}
 	if s.Abs() <= maxTrustedSkew {
@@ -42,6 +42,8 @@ func (c *wallClock) observe(another bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	another := answer != c.answer
+	c.answer = answer
 	switch {
 	case near(s, c.skew):
 		c.doubt = false
@@ -80,13 +82,13 @@ func (c *wallClock) sure() bool {
 	return !c.doubt && !c.checked.IsZero() && since >= 0 && since <= c.fresh
 }
 
-func (m *Manager) now() time.Time       { return m.clock.time() }
-func (m *Manager) timeIsSure() bool     { return m.clock.sure() }
-func (m *Manager) observe(another bool) { m.clock.observe(another) }
+func (m *Manager) now() time.Time   { return m.clock.time() }
+func (m *Manager) timeIsSure() bool { return m.clock.sure() }
+func (m *Manager) observe()         { m.clock.observe() }
 
 // askTime makes sure of the time before something is dated by it.
 func (m *Manager) askTime(ctx context.Context) error {
-	m.observe(false)
+	m.observe()
 	for range 3 {
 		if m.timeIsSure() {
 			return nil
@@ -94,7 +96,7 @@ func (m *Manager) askTime(ctx context.Context) error {
 		if _, err := m.Cloud.Instances(ctx); err != nil {
 			return cloudError("ask the cloud for the time", "", err)
 		}
-		m.observe(true)
+		m.observe()
 	}
 	if m.timeIsSure() {
 		return nil

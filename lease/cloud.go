@@ -20,9 +20,9 @@ type CloudReader interface {
 	SSHKeys(ctx context.Context) ([]lambda.SSHKey, error)
 	// Account is a fingerprint of the API key.
 	Account(ctx context.Context) (string, error)
-	// ClockSkew is the server's clock minus ours; ok is false before the first
-	// answer.
-	ClockSkew() (skew time.Duration, ok bool)
+	// ClockSkew is the server's clock minus ours, by its newest answer. answer counts
+	// the answers so far; it is 0 before the first.
+	ClockSkew() (skew time.Duration, answer uint64)
 	Signer
 }
 

@@ -93,6 +93,9 @@ func (r *reconciler) sample(ctx context.Context, id ID) error {
 	if timeout <= 0 {
 		return nil
 	}
+	if err := m.askTime(ctx); err != nil {
+		return nil // nothing is dated by a time that is in doubt
+	}
 	idle, since, err := m.idle(ctx, l)
 	if err != nil {
 		m.log.Debug("a machine could not be looked at", "lease", id, "err", err)
@@ -101,8 +104,6 @@ func (r *reconciler) sample(ctx context.Context, id ID) error {
 	now := m.now()
 	unbroken := r.samples.told(id, now, max(4*m.Timing.Sample, 2*time.Minute))
 	switch {
-	case !m.timeIsSure():
-		return nil
 	case !idle:
 		since = time.Time{}
 	case !unbroken || l.IdleSince.IsZero():

@@ -35,6 +35,7 @@ func (k *kit) alive(id lease.ID, d time.Duration) {
 }
 
 func TestIdleLeaseIsEnded(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t)
 	k.alive(l.ID, 28*time.Minute)
 	s := k.m.Status(t.Context(), k.get(l.ID))
@@ -47,6 +48,7 @@ func TestIdleLeaseIsEnded(t *testing.T) {
 }
 
 func TestWhatIsInUseIsNotIdle(t *testing.T) {
+	t.Parallel()
 	busy := map[string]func(*remote.Activity){
 		"a job":                 func(a *remote.Activity) { a.RunningJobs = 1 },
 		"a person at a shell":   func(a *remote.Activity) { a.Logins = 1 },
@@ -57,6 +59,7 @@ func TestWhatIsInUseIsNotIdle(t *testing.T) {
 	}
 	for name, change := range busy {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k, l := idleKit(t, func(k *kit) { change(&k.machine.activity) })
 			k.alive(l.ID, 45*time.Minute)
 			require.True(t, k.get(l.ID).IdleSince.IsZero())
@@ -66,6 +69,7 @@ func TestWhatIsInUseIsNotIdle(t *testing.T) {
 
 // The window begins with the end of the last job, or with the first look that told something.
 func TestIdleTimeBeginsWhenTheLastJobEnds(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t, func(k *kit) { k.machine.activity.RunningJobs = 1 })
 	k.alive(l.ID, 45*time.Minute)
 	k.machine.does(func(m *machine) { m.activity = idleNow() })
@@ -82,6 +86,7 @@ func TestIdleTimeBeginsWhenTheLastJobEnds(t *testing.T) {
 // A machine that cannot be looked at is not idle, and what nobody has seen does
 // not count: after an outage the window begins anew.
 func TestOutageOfTheMetricsIsNotIdleness(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t)
 	k.alive(l.ID, 20*time.Minute)
 	k.machine.does(func(m *machine) { m.blind = true })
@@ -92,6 +97,7 @@ func TestOutageOfTheMetricsIsNotIdleness(t *testing.T) {
 }
 
 func TestUseThatTheMachineCannotShow(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t)
 	for range 4 { // files are sent, a port is forwarded
 		k.alive(l.ID, 20*time.Minute)
@@ -102,6 +108,7 @@ func TestUseThatTheMachineCannotShow(t *testing.T) {
 }
 
 func TestIdleModesThatDoNotEnd(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t, func(k *kit) { k.policy.p.IdleMode = policy.IdleWarn })
 	k.alive(l.ID, 45*time.Minute)
 	s := k.m.Status(t.Context(), k.get(l.ID))
@@ -114,6 +121,7 @@ func TestIdleModesThatDoNotEnd(t *testing.T) {
 
 // The process that watched is gone; the next one knows only what it sees.
 func TestIdlenessOverARestart(t *testing.T) {
+	t.Parallel()
 	k, l := idleKit(t)
 	k.alive(l.ID, 28*time.Minute)
 	k.halt()

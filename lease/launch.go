@@ -42,10 +42,10 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	if err := m.askTime(ctx); err != nil {
+	if err := m.sight(ctx); err != nil {
 		return Lease{}, err
 	}
-	if err := m.sight(ctx); err != nil {
+	if err := m.askTime(ctx); err != nil {
 		return Lease{}, err
 	}
 	waiting, err := m.waiting(ctx, r.Principal)

@@ -193,6 +193,12 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 }
 
+func (m *Manager) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
+}
+
 func (m *Manager) nudge() {
 	select {
 	case m.wake <- struct{}{}:

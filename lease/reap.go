@@ -97,7 +97,7 @@ func (r Reaper) look(ctx context.Context, clock *wallClock) ([]lambda.Instance, 
 		if err != nil {
 			return nil, err
 		}
-		clock.observe(true)
+		clock.observe()
 		if clock.sure() {
 			return instances, nil
 		}
@@ -149,7 +149,7 @@ func (r Reaper) end(ctx context.Context, clock *wallClock, due []Reaped) (ended,
 			r.Logger.Warn("reap", "err", err)
 			continue // proves nothing
 		}
-		clock.observe(true)
+		clock.observe()
 		for i := range due {
 			if gone(instances, due[i].Instance) {
 				absent[i]++

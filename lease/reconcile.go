@@ -262,7 +262,7 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 		return fmt.Errorf("list instances: %w", err)
 	}
 	r.failed = 0
-	m.observe(true)
+	m.observe()
 	look := m.lookSince(before)
 	if look.sure {
 		r.doubts = 0

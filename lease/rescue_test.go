@@ -35,6 +35,7 @@ func (k *kit) brings(files ...string) func(context.Context, []string, string) (r
 }
 
 func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*kit, lease.ID){
 		"a stop": func(k *kit, id lease.ID) {
 			l, err := k.m.Stop(k.t.Context(), id)
@@ -46,6 +47,7 @@ func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
 		"idleness":     func(k *kit, id lease.ID) { k.pass(35*3, 20*time.Second) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, enforceIdle)
 			dir := t.TempDir()
 			k.machine.fetch = k.brings("model.pt")
@@ -62,6 +64,7 @@ func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
 
 // Whatever becomes of the rescue, the end comes, and in time.
 func TestRescueThatFailsOrHangsDoesNotKeepTheMachine(t *testing.T) {
+	t.Parallel()
 	for name, fetch := range map[string]func(context.Context, []string, string) (remote.FetchSummary, error){
 		"fails": func(context.Context, []string, string) (remote.FetchSummary, error) {
 			return remote.FetchSummary{Missing: []string{"model.pt"}}, errors.New("no such luck")
@@ -72,6 +75,7 @@ func TestRescueThatFailsOrHangsDoesNotKeepTheMachine(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			k.machine.fetch = fetch
 			l := k.launch(lease.LaunchRequest{TTL: time.Hour, Results: []string{"model.pt"}, ResultsDir: t.TempDir()})
@@ -88,6 +92,7 @@ func TestRescueThatFailsOrHangsDoesNotKeepTheMachine(t *testing.T) {
 // The process with the machine's key is gone for good: the end waits for it no
 // longer than its time, and whoever leads ends the machine.
 func TestRescueOfAHomeThatIsGone(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour, Results: []string{"model.pt"}, ResultsDir: t.TempDir()})
 	ready := k.untilState(l.ID, lease.Ready)
@@ -107,6 +112,7 @@ func TestRescueOfAHomeThatIsGone(t *testing.T) {
 
 // At the deadline jobs are told to end before the machine goes.
 func TestJobsAreEndedAtTheDeadline(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -124,6 +130,7 @@ func TestJobsAreEndedAtTheDeadline(t *testing.T) {
 
 // The process dies while it brings results home; the next one brings them.
 func TestDeathDuringTheRescue(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	dir := t.TempDir()
 	var tries atomic.Int32

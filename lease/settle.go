@@ -83,7 +83,7 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.observe(true)
+	m.observe()
 	if err := m.endStrays(ctx, instances); err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (m *Manager) sight(ctx context.Context) error {
 	if err != nil {
 		return cloudError("look what else runs in the account", "", err)
 	}
-	m.observe(true)
+	m.observe()
 	strangers, err := m.strangers(ctx, instances)
 	if err != nil {
 		return ledgerError("look what else runs in the account", err)
@@ -83,8 +83,8 @@ func (m *Manager) strangers(ctx context.Context, instances []lambda.Instance) ([
 	}
 	var out []Stranger
 	for _, inst := range instances {
-		if inst.Status == lambda.StatusTerminated {
-			continue
+		if inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {
+			continue // not billed any more
 		}
 		if slices.ContainsFunc(live, func(l Lease) bool { return l.InstanceID == inst.ID }) {
 			continue

@@ -139,6 +139,13 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		s.Guard = ""
 		return s
 	}
+	if l.State == AwaitingApproval {
+		s.Guard = ""
+		if l.ApprovedAt.IsZero() {
+			warn("waits for a person until %s, then it expires", l.DecideBy.Format(time.RFC3339))
+		}
+		return s
+	}
 	if guards := m.guards(ctx); len(guards) > 0 {
 		said := make([]string, 0, len(guards))
 		outlives := false

@@ -155,10 +155,10 @@ func (a *account) Sign(ctx context.Context, text string) (string, error) {
 	return c.Sign(text), nil
 }
 
-func (a *account) ClockSkew() (time.Duration, bool) {
+func (a *account) ClockSkew() (time.Duration, uint64) {
 	c := a.client.Load()
 	if c == nil {
-		return 0, false
+		return 0, 0
 	}
 	return c.ClockSkew()
 }

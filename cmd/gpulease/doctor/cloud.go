@@ -18,7 +18,7 @@ type Cloud interface {
 	Account() string
 	// Sign makes the proof that a name is ours. It asks nobody.
 	Sign(text string) string
-	ClockSkew() (skew time.Duration, ok bool)
+	ClockSkew() (skew time.Duration, answer uint64)
 }
 
 // Holdings is what the account has.

@@ -196,7 +196,7 @@ func (x *examination) now() time.Time {
 	if x.Cloud == nil {
 		return t
 	}
-	if skew, ok := x.Cloud.ClockSkew(); ok && (skew > time.Minute || skew < -time.Minute) {
+	if skew, answer := x.Cloud.ClockSkew(); answer > 0 && (skew > time.Minute || skew < -time.Minute) {
 		t = t.Add(skew)
 	}
 	return t

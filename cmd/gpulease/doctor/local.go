@@ -22,8 +22,8 @@ func (x *examination) clock() {
 	if x.Cloud == nil {
 		return
 	}
-	skew, known := x.Cloud.ClockSkew()
-	if !known {
+	skew, answer := x.Cloud.ClockSkew()
+	if answer == 0 {
 		return // Lambda did not answer, and that is said already
 	}
 	skew = skew.Round(time.Second)
