@@ -173,6 +173,9 @@ func inUse(l Lease, a remote.Activity) (bool, error) {
 		return true, nil
 	}
 	if l.GPUs == 0 {
+		if a.CPUPercent < 0 {
+			return false, errors.New("the machine does not say what its processors do")
+		}
 		return a.CPUPercent >= busyCPU, nil
 	}
 	if !a.GPUKnown || len(a.GPUs) < l.GPUs {

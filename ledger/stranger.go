@@ -67,12 +67,17 @@ func (db *DB) Sighted(ctx context.Context) ([]lease.Stranger, error) {
 func addStrangers(ctx context.Context, tx *sql.Tx, to *policy.Totals, at time.Time, p lease.Periods) error {
 	return each(ctx, tx, func(row scanner) error {
 		var price policy.Money
-		var since, ended time.Time
-		if err := row.Scan(&price, millis{&since}, millis{&ended}); err != nil {
+		var since, seen, ended time.Time
+		if err := row.Scan(&price, millis{&since}, millis{&seen}, millis{&ended}); err != nil {
 			return err
 		}
-		end := ended
-		if ended.IsZero() || ended.After(at) {
+		// What nobody has seen for long, such as that of an account that is not used any more, does not count on for ever.
+		end, there := ended, false
+		if ended.IsZero() {
+			end = seen.Add(strangerGap)
+			there = !at.After(end)
+		}
+		if end.After(at) {
 			end = at
 		}
 		cost := func(from time.Time) policy.Money {
@@ -82,11 +87,11 @@ func addStrangers(ctx context.Context, tx *sql.Tx, to *policy.Totals, at time.Ti
 			return price.For(max(0, end.Sub(from)))
 		}
 		t := policy.Totals{Day: cost(p.Day), Week: cost(p.Week), Month: cost(p.Month), Lifetime: cost(since)}
-		if ended.IsZero() {
+		if there {
 			t.BurnPerHour = price
 		}
 		return add(to, t)
-	}, "SELECT price, since, ended FROM strangers")
+	}, "SELECT price, since, seen, ended FROM strangers")
 }
 
 // Touch implements [lease.Store].

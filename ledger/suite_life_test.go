@@ -135,6 +135,8 @@ func testStrangers(t *testing.T, s lease.Store) {
 func testStrangerGap(t *testing.T, s lease.Store) {
 	foreign := lease.Stranger{Instance: "i-1", Price: 60 * policy.Dollar}
 	require.NoError(t, s.Sight(t.Context(), "acct", noon, []lease.Stranger{foreign}))
+	require.Equal(t, 60*policy.Dollar, usageOf(t, s, "alice", noon.Add(5*time.Hour)).Untracked.Day, "what nobody looks at does not count on for ever")
+	require.Zero(t, usageOf(t, s, "alice", noon.Add(5*time.Hour)).Untracked.BurnPerHour)
 	// Nobody looked for three hours: when it ended is not known.
 	at := noon.Add(3 * time.Hour)
 	require.NoError(t, s.Sight(t.Context(), "acct", at, nil))
