@@ -66,6 +66,8 @@ type Source struct {
 	Path string
 	// Explicit says that somebody named the file, so that it must be there.
 	Explicit bool
+	// Sets are rules that hold instead of what the file and the defaults say.
+	Sets []Set
 
 	mu     sync.Mutex
 	seen   bool // the file was there once
@@ -73,10 +75,31 @@ type Source struct {
 	policy *Policy
 }
 
-// Current is the policy in force now. The file is read at each call and parsed when it has changed. Without a file, and where
+// Set is one rule that was given outside of the file.
+type Set struct {
+	Rule   string // as decisions name it, "caps.per_day"
+	Value  string // as the file has it; a list separated by commas
+	Source string // where it was given: "flag --policy-set", "env X"
+}
+
+// Current is the policy in force now: [Source.file] with Sets. A set that is not understood is an error: no policy, no launch.
+func (s *Source) Current() (*Policy, error) {
+	p, err := s.file()
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range s.Sets {
+		if p, err = p.With(set.Rule, set.Value, set.Source); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// file is the policy of the file. The file is read at each call and parsed when it has changed. Without a file, and where
 // none was named, it is [Default]; a file that cannot be read or understood, or that was there earlier and is gone, is an
 // error and never the defaults: no policy, no launch.
-func (s *Source) Current() (*Policy, error) {
+func (s *Source) file() (*Policy, error) {
 	if s.Path == "" {
 		if s.Explicit {
 			return nil, &FileError{Path: "policy", Msg: "the path of the policy file is empty"}

@@ -199,7 +199,7 @@ func (s *settings) startKeeper(a *app) error {
 	cmd.Env = append(os.Environ(),
 		"GPULEASE_API_URL="+s.apiURL, "GPULEASE_SSH_PORT="+strconv.Itoa(s.sshPort), "GPULEASE_LEDGER="+s.ledgerPath,
 		"GPULEASE_STATE_DIR="+s.stateDir, "GPULEASE_PRINCIPAL="+s.principal, "GPULEASE_LOG_LEVEL="+s.logLevel,
-		"LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile)
+		policySetVariable+"="+s.policySetText(), "LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile)
 	if s.policyIsGiven {
 		cmd.Env = append(cmd.Env, "GPULEASE_POLICY="+s.policyPath)
 	}

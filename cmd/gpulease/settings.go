@@ -28,6 +28,8 @@ type settings struct {
 	keyFile       string
 	logLevel      string
 	policyIsGiven bool
+	policySets    []policy.Set
+	policyFlags   []string
 }
 
 func newSettings(environ []string) *settings {
@@ -55,6 +57,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	}
 	f.IntVar(&s.sshPort, "ssh-port", port, "SSH port of the machines (GPULEASE_SSH_PORT)")
 	f.StringVar(&s.policyPath, "policy", s.env["GPULEASE_POLICY"], "policy file (GPULEASE_POLICY; default $XDG_CONFIG_HOME/gpulease/policy.yaml if it is there)")
+	f.StringArrayVar(&s.policyFlags, "policy-set", nil, "a rule that holds instead of the file's, such as caps.per_day=5; may be repeated (GPULEASE_POLICY_SET, separated by semicolons)")
 	f.StringVar(&s.ledgerPath, "ledger", s.env["GPULEASE_LEDGER"], "the ledger (GPULEASE_LEDGER; default ledger.db in the state directory)")
 	f.StringVar(&s.stateDir, "state-dir", s.env["GPULEASE_STATE_DIR"], "keys, ledger and locks (GPULEASE_STATE_DIR; default $XDG_STATE_HOME/gpulease)")
 	f.StringVar(&s.principal, "principal", s.or("GPULEASE_PRINCIPAL", "default"), "who the agent is, for the policy's limits per principal (GPULEASE_PRINCIPAL)")
@@ -110,6 +113,9 @@ func (s *settings) check() error {
 			return err
 		}
 	}
+	if err := s.readPolicySets(); err != nil {
+		return err
+	}
 	s.policyIsGiven = s.policyPath != ""
 	if !s.policyIsGiven {
 		d, err := base("XDG_CONFIG_HOME", ".config")
@@ -120,6 +126,45 @@ func (s *settings) check() error {
 	}
 	return absolute("GPULEASE_POLICY", &s.policyPath)
 }
+
+// readPolicySets reads the rules that were given outside of the file; a flag goes
+// before the variable.
+func (s *settings) readPolicySets() error {
+	s.policySets = nil
+	add := func(text, source string) error {
+		rule, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return usageError(fmt.Errorf("%s: %q is not RULE=VALUE, such as caps.per_day=5", source, text))
+		}
+		s.policySets = append(s.policySets, policy.Set{Rule: strings.TrimSpace(rule), Value: strings.TrimSpace(value), Source: source})
+		return nil
+	}
+	for text := range strings.SplitSeq(s.env[policySetVariable], ";") {
+		if strings.TrimSpace(text) == "" {
+			continue
+		}
+		if err := add(text, "env "+policySetVariable); err != nil {
+			return err
+		}
+	}
+	for _, text := range s.policyFlags {
+		if err := add(text, "flag --policy-set"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policySetText is the rules as the variable has them, for a process of our own.
+func (s *settings) policySetText() string {
+	texts := make([]string, 0, len(s.policySets))
+	for _, set := range s.policySets {
+		texts = append(texts, set.Rule+"="+set.Value)
+	}
+	return strings.Join(texts, ";")
+}
+
+const policySetVariable = "GPULEASE_POLICY_SET"
 
 // absolute makes a path mean the same in every process that it is handed to.
 func absolute(name string, path *string) error {
@@ -134,5 +179,5 @@ func absolute(name string, path *string) error {
 // policySource reads the policy that is in force. A file that was named has to
 // be there; the one in the default place need not.
 func (s *settings) policySource() *policy.Source {
-	return &policy.Source{Path: s.policyPath, Explicit: s.policyIsGiven}
+	return &policy.Source{Path: s.policyPath, Explicit: s.policyIsGiven, Sets: s.policySets}
 }
