@@ -20,6 +20,7 @@ const (
 
 	sweepEvery = time.Hour
 	sweepFirst = 20 * time.Second
+	sweepAgain = time.Minute // after a sweep that failed or has found an instance
 
 	// listingCall bounds one listing; deadlines must not wait for it for ever.
 	listingCall = 45 * time.Second
@@ -40,6 +41,7 @@ type reconciler struct {
 	failed   int       // listings in a row without an answer
 	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
+	untidy   bool    // the last look has found instances of ended leases, or has failed
 	known    []Lease // live as of the last good look at the ledger
 	working  sync.WaitGroup
 	ensuring atomic.Bool
@@ -185,11 +187,17 @@ func (r *reconciler) sweepWhenDue(ctx context.Context) error {
 	if r.swept.IsZero() {
 		r.swept = now.Add(sweepFirst - sweepEvery) // an agent's first question goes first
 	}
-	if since := now.Sub(r.swept); since >= 0 && since < sweepEvery {
+	every := sweepEvery
+	if r.untidy {
+		every = sweepAgain
+	}
+	if since := now.Sub(r.swept); since >= 0 && since < every {
 		return nil
 	}
 	r.swept = now
-	if err := r.m.Sweep(ctx); err != nil {
+	err := r.m.Sweep(ctx)
+	r.untidy = err != nil
+	if err != nil {
 		return fmt.Errorf("sweep what ended leases left behind: %w", err)
 	}
 	return nil
@@ -281,7 +289,9 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 			m.log.Warn("reconcile a lease", "lease", l.ID, "err", err)
 		}
 	}
-	return errors.Join(m.endStrays(ctx, instances), r.sights.note(ctx, m, instances))
+	strays, err := m.endStrays(ctx, instances)
+	r.untidy = strays > 0 || err != nil
+	return errors.Join(err, r.sights.note(ctx, m, instances))
 }
 
 func findInstance(l Lease, instances []lambda.Instance) *lambda.Instance {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -68,9 +69,13 @@ func (m *Manager) sweepKeys(ctx context.Context, chosen func(name string) bool) 
 	return errors.Join(errs...)
 }
 
+// ErrStray says that instances of ended leases were found in the account.
+var ErrStray = errors.New("instances of ended leases are billed")
+
 // Sweep ends instances and removes SSH keys of this ledger's ended leases that a
 // process could not end or remove any more. Those of others are never touched. A ledger that
-// has never had a lease asks the cloud nothing.
+// has never had a lease asks the cloud nothing. It fails with [ErrStray] where it has found
+// an instance: whether that has ended, the next sweep shows.
 func (m *Manager) Sweep(ctx context.Context) error {
 	if any, err := m.Store.List(ctx, 1); err != nil || len(any) == 0 {
 		return err
@@ -84,16 +89,17 @@ func (m *Manager) Sweep(ctx context.Context) error {
 		return err
 	}
 	m.observe()
-	if err := m.endStrays(ctx, instances); err != nil {
-		return err
+	found, err := m.endStrays(ctx, instances)
+	if found > 0 {
+		err = errors.Join(fmt.Errorf("%w: %d", ErrStray, found), err)
 	}
 	prefix := namePrefix + "-" + ledger + "-"
-	return m.sweepKeys(ctx, func(name string) bool {
+	return errors.Join(err, m.sweepKeys(ctx, func(name string) bool {
 		id, ours := strings.CutPrefix(name, prefix)
 		if !ours || !ValidID(id) {
 			return false
 		}
 		l, err := m.Store.Get(ctx, ID(id))
 		return err == nil && l.State == Ended
-	})
+	}))
 }

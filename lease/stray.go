@@ -12,11 +12,11 @@ import (
 // endStrays ends the instances that carry this ledger's signed names and belong
 // to no living lease: one that appeared long after its launch was taken for not
 // having happened, or a second one of one launch. The signature proves that
-// they are ours; without it nothing is touched.
-func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) error {
+// they are ours; without it nothing is touched. found is how many were there, ended or not.
+func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) (found int, err error) {
 	ledger, err := m.Store.LedgerID(ctx)
 	if err != nil {
-		return fmt.Errorf("read the ledger's name: %w", err)
+		return 0, fmt.Errorf("read the ledger's name: %w", err)
 	}
 	var errs []error
 	for _, inst := range instances {
@@ -25,7 +25,7 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) er
 		}
 		n, ours, err := signedName(ctx, m.Cloud, inst)
 		if err != nil {
-			return err
+			return found, err
 		}
 		if !ours || n.Ledger != ledger {
 			continue
@@ -45,9 +45,10 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) er
 		case l.State != Ended && (l.InstanceID == "" || l.InstanceID == inst.ID):
 			continue
 		}
+		found++
 		errs = append(errs, m.endStray(ctx, l, inst.ID, policy.Cents(int64(inst.InstanceType.PriceCentsPerHour))))
 	}
-	return errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
 // signedName is the signed name of an instance, from its name or its tag.
