@@ -144,7 +144,7 @@ func (r *reconciler) absent(ctx context.Context, l Lease, at look) error {
 			}
 		}
 		if gone {
-			l.GoneAt = l.MissingSince
+			l.GoneAt = m.now() // not when it was first missing: listings that are behind lack what runs
 			return r.gone(ctx, l, "the cloud does not list it any more")
 		}
 	}
