@@ -58,6 +58,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// of says which lease an error is about.
+func (e *Error) of(id ID) *Error {
+	e.LeaseID = id
+	return e
+}
+
 // CodeOf is the code of the first [Error] in err's chain, or "" for none.
 func CodeOf(err error) Code {
 	var e *Error

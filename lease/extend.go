@@ -139,9 +139,7 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 	case errors.Is(err, ErrConflict):
 		return l, err
 	case err != nil:
-		e := ledgerError("extend the lease", err)
-		e.LeaseID = l.ID
-		return l, e
+		return l, ledgerError("extend the lease", err).of(l.ID)
 	case d.Verdict != policy.Allow:
 		return l, notExtended(l, d)
 	}

@@ -113,7 +113,7 @@ func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions [
 	case err := <-outcome:
 		now, getErr := m.Store.Get(context.WithoutCancel(ctx), l.ID)
 		if getErr != nil {
-			return l, ledgerError("read the lease", getErr)
+			return l, ledgerError("read the lease", getErr).of(l.ID)
 		}
 		return now, err
 	case <-ctx.Done():
@@ -316,10 +316,11 @@ func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
 		}
 		if !errors.Is(err, ErrConflict) {
 			m.log.Error("a launched instance could not be written down; it will be found by its name", "lease", l.ID, "instance", instance, "err", err)
-			return ledgerError("write down instance "+instance, err)
+			return ledgerError("write down instance "+instance, err).of(l.ID)
 		}
-		if l, err = m.Store.Get(ctx, l.ID); err != nil {
-			return ledgerError("read the lease", err)
+		id := l.ID
+		if l, err = m.Store.Get(ctx, id); err != nil {
+			return ledgerError("read the lease", err).of(id)
 		}
 		switch {
 		case l.InstanceID == instance:
@@ -360,10 +361,10 @@ func (m *Manager) giveUp(ctx context.Context, l Lease, why Reason, cause *Error)
 func (m *Manager) abandoned(ctx context.Context, id ID, cause error) error {
 	l, err := m.Store.Get(ctx, id)
 	if err != nil {
-		return ledgerError("mark the launch", errors.Join(cause, err))
+		return ledgerError("mark the launch", errors.Join(cause, err)).of(id)
 	}
 	if errors.Is(cause, ErrFrozen) && l.State == Launching {
-		return m.giveUp(ctx, l, Cancelled, ledgerError("launch", cause))
+		return m.giveUp(ctx, l, Cancelled, ledgerError("launch", cause).of(id))
 	}
 	if l.State == Stopping || l.State == Launching {
 		return m.giveUp(ctx, l, reasonOr(l.Reason, Cancelled), &Error{Code: CodeLeaseEnded, Message: "stopped before the launch call was sent", LeaseID: id, Err: cause})

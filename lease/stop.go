@@ -77,8 +77,7 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 // stopUnwritten ends a machine although the decision cannot be written: what is
 // not in the ledger can be found out later, what was spent cannot be had back.
 func (m *Manager) stopUnwritten(ctx context.Context, l Lease, cause error) *Error {
-	e := ledgerError("stop lease "+string(l.ID), cause)
-	e.LeaseID = l.ID
+	e := ledgerError("stop lease "+string(l.ID), cause).of(l.ID)
 	if l.InstanceID == "" || !m.mayTry(l.ID) {
 		return e
 	}
