@@ -46,9 +46,9 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 	if err != nil {
 		return Capacity{}, err
 	}
-	types, err := m.Cloud.InstanceTypes(ctx)
+	offers, err := m.offers(ctx)
 	if err != nil {
-		return Capacity{}, cloudError("list instance types", "", err)
+		return Capacity{}, err
 	}
 	now := m.now()
 	usage, err := m.Store.Usage(ctx, m.Principal, now, m.periods(p, now))
@@ -56,8 +56,7 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 		return Capacity{}, ledgerError("list capacity", err)
 	}
 	c := Capacity{AsOf: now}
-	for _, t := range types {
-		o := newOffer(t)
+	for _, o := range offers {
 		regions := o.Regions
 		if len(regions) == 0 {
 			regions = []string{""}
@@ -98,6 +97,26 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 		return strings.Compare(a.Type, b.Type)
 	})
 	return c, nil
+}
+
+// offers are the cloud's instance types, with capacity or without. None at all is a
+// failure of the cloud: it has always listed every type.
+func (m *Manager) offers(ctx context.Context) ([]Offer, error) {
+	types, err := m.Cloud.InstanceTypes(ctx)
+	if err != nil {
+		return nil, cloudError("list instance types", "", err)
+	}
+	if len(types) == 0 {
+		return nil, &Error{
+			Code: CodeCloudUnavailable, Message: "the cloud lists no instance types at all", Why: "that is a failure of the cloud's; it says nothing about capacity",
+			Next: "call again in a minute", Retryable: true,
+		}
+	}
+	offers := make([]Offer, 0, len(types))
+	for _, t := range types {
+		offers = append(offers, newOffer(t))
+	}
+	return offers, nil
 }
 
 var memoryOfGPU = regexp.MustCompile(`(\d+)\s*GB`)

@@ -108,13 +108,9 @@ func (m *Manager) who(r LaunchRequest) string {
 // find looks the type up and chooses the regions to try. Its quote has no
 // decision yet.
 func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (Quote, []Offer, error) {
-	types, err := m.Cloud.InstanceTypes(ctx)
+	offers, err := m.offers(ctx)
 	if err != nil {
-		return Quote{}, nil, cloudError("list instance types", "", err)
-	}
-	offers := make([]Offer, 0, len(types))
-	for _, t := range types {
-		offers = append(offers, newOffer(t))
+		return Quote{}, nil, err
 	}
 	i := slices.IndexFunc(offers, func(o Offer) bool { return o.Type == r.Type })
 	if i < 0 {
