@@ -225,6 +225,11 @@ func (l Lease) owns(inst lambda.Instance) bool {
 	return false
 }
 
+// hasAnother reports whether the lease's machine is another one than the instance.
+func (l Lease) hasAnother(instance string) bool {
+	return l.InstanceID != "" && l.InstanceID != instance
+}
+
 // ValidID reports whether s has the form of a lease ID.
 func ValidID(s string) bool {
 	return len(s) == idLength && strings.Trim(s, idAlphabet) == ""

@@ -93,6 +93,11 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	if found > 0 {
 		err = errors.Join(fmt.Errorf("%w: %d", ErrStray, found), err)
 	}
+	if strangers, sightErr := m.strangers(ctx, instances); sightErr != nil {
+		err = errors.Join(err, sightErr)
+	} else {
+		err = errors.Join(err, m.writeSight(ctx, strangers))
+	}
 	prefix := namePrefix + "-" + ledger + "-"
 	return errors.Join(err, m.sweepKeys(ctx, func(name string) bool {
 		id, ours := strings.CutPrefix(name, prefix)

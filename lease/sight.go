@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,7 +72,8 @@ func (m *Manager) writeSight(ctx context.Context, strangers []Stranger) error {
 }
 
 // strangers are the instances that this store accounts for in no way. One that
-// carries its signed name is a lease's, or is ended as a stray.
+// carries its signed name is a lease's, or is ended as a stray and counted there,
+// unless its lease has another machine: what a second one costs is nobody's.
 func (m *Manager) strangers(ctx context.Context, instances []lambda.Instance) ([]Stranger, error) {
 	live, err := m.Store.Live(ctx)
 	if err != nil {
@@ -92,7 +94,12 @@ func (m *Manager) strangers(ctx context.Context, instances []lambda.Instance) ([
 		if n, ours, err := signedName(ctx, m.Cloud, inst); err != nil {
 			return nil, err
 		} else if ours && n.Ledger == ledger {
-			continue
+			switch l, err := m.Store.Get(ctx, n.Lease); {
+			case err != nil && !errors.Is(err, ErrNotFound):
+				return nil, fmt.Errorf("read lease %s: %w", n.Lease, err)
+			case err != nil || !l.hasAnother(inst.ID):
+				continue
+			}
 		}
 		s := Stranger{
 			Instance: inst.ID, Name: inst.Name, Type: inst.InstanceType.Name, Region: inst.Region.Name,

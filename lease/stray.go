@@ -42,7 +42,7 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) (f
 		case err != nil:
 			errs = append(errs, err)
 			continue
-		case l.State != Ended && (l.InstanceID == "" || l.InstanceID == inst.ID):
+		case l.State != Ended && !l.hasAnother(inst.ID):
 			continue
 		}
 		found++
@@ -69,10 +69,10 @@ func signedName(ctx context.Context, s Signer, inst lambda.Instance) (Name, bool
 
 // endStray asks the cloud to end an instance of an ended lease, and adds what it
 // may have cost to that lease: from its launch call until an end that is asked
-// for now, which is never too little.
+// for now, which is never too little. A second machine of a lease counts by itself, see strangers.
 func (m *Manager) endStray(ctx context.Context, l Lease, instance string, price policy.Money) error {
 	now := m.now()
-	if l.State == Ended && !l.LaunchSentAt.IsZero() {
+	if l.State == Ended && !l.LaunchSentAt.IsZero() && !l.hasAnother(instance) {
 		want := max(price, l.Price).For(now.Sub(l.LaunchSentAt) + l.StopAllowance)
 		if history, err := m.Store.History(ctx, l.ID); err == nil {
 			for _, e := range history {

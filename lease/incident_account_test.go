@@ -1,0 +1,106 @@
+package lease_test
+
+import (
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
+)
+
+// oddAnswer makes the first launch call do its work n times and gives shape the ids in JSON.
+func oddAnswer(n int, shape func(ids []string) string) lambdatest.Config {
+	var once atomic.Bool
+	return lambdatest.Config{Wrap: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/launch") || once.Swap(true) {
+				h.ServeHTTP(w, r)
+				return
+			}
+			body, _ := io.ReadAll(r.Body)
+			var ids []string
+			for range n {
+				rec, again := httptest.NewRecorder(), r.Clone(r.Context())
+				again.Body = io.NopCloser(strings.NewReader(string(body)))
+				h.ServeHTTP(rec, again)
+				answer := rec.Body.String()
+				ids = append(ids, answer[strings.Index(answer, "[")+1:strings.Index(answer, "]")])
+				maps.Copy(w.Header(), rec.Header())
+			}
+			w.Header().Del("Content-Length")
+			_, _ = io.WriteString(w, `{"data":{"instance_ids":[`+shape(ids)+`]}}`)
+		})
+	}}
+}
+
+// A launch answered with two ids, and the tool dropped its claim and its key: nobody knew of
+// either machine any more.
+func TestIncidentLaunchWasAnsweredWithTwoIDs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		machines int
+		shape    func([]string) string
+	}{
+		"none named":       {1, func([]string) string { return "" }},
+		"one named twice":  {1, func(ids []string) string { return ids[0] + "," + ids[0] }},
+		"an empty name":    {1, func([]string) string { return `""` }},
+		"two machines":     {2, func(ids []string) string { return strings.Join(ids, ",") }},
+		"one of two named": {2, func(ids []string) string { return ids[0] }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t, oddAnswer(tt.machines, tt.shape))
+			l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
+			require.Equal(t, tt.machines, k.sim.LaunchCount())
+			l = k.untilState(l.ID, lease.Ready)
+			running := k.sim.Running()
+			require.Len(t, running, 1, "a lease has one machine")
+			require.Equal(t, l.InstanceID, running[0].ID)
+			l = k.over(l.ID)
+			require.Equal(t, lease.Deadline, l.Reason)
+			k.settled(l)
+		})
+	}
+}
+
+// The same, and ending the second machine fails for an hour, and longer than its lease
+// lives. All that it costs counts.
+func TestSecondMachineOfALaunchCountsUntilItIsGone(t *testing.T) {
+	k := newKit(t, oddAnswer(2, func(ids []string) string { return strings.Join(ids, ",") }))
+	first := k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Status: 500})
+	l := k.launch(lease.LaunchRequest{TTL: 30 * time.Minute})
+	l = k.until(l.ID, "bound", func(l lease.Lease) bool { return l.InstanceID != "" })
+	var second string
+	for _, i := range k.sim.Running() {
+		if i.ID != l.InstanceID {
+			second = i.ID
+		}
+	}
+	require.NotEmpty(t, second)
+	id := k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Match: second, Status: 500, Until: 75 * time.Minute})
+	k.sim.Remove(first)
+	k.untilState(l.ID, lease.Ready)
+	for range 28 {
+		k.pass(1, time.Minute)
+		require.GreaterOrEqual(t, k.counted(), k.bill(), "the caps see less than is spent")
+	}
+	require.Positive(t, k.sim.Hits(id))
+	require.Contains(t, strings.Join(k.m.Notices(t.Context()), " "), "1 instances in the account have no lease")
+	l = k.over(l.ID)
+	for end := k.sim.Now().Add(time.Hour); k.sim.Now().Before(end); {
+		k.pass(1, time.Minute)
+		require.GreaterOrEqual(t, k.counted(), k.bill(), "after the end of the lease, too")
+	}
+	require.Empty(t, k.sim.Running(), "it was ended as soon as that was possible")
+	k.pass(10, time.Minute)
+	require.GreaterOrEqual(t, k.counted(), k.bill())
+	require.Less(t, k.counted(), k.bill()+policy.Cents(129).For(15*time.Minute), "and not twice")
+	require.GreaterOrEqual(t, l.Cost, policy.Cents(129).For(30*time.Minute))
+}
