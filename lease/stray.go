@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
@@ -18,10 +19,17 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) (f
 	if err != nil {
 		return 0, fmt.Errorf("read the ledger's name: %w", err)
 	}
+	live, err := m.Store.Live(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read the live leases: %w", err)
+	}
 	var errs []error
 	for _, inst := range instances {
 		if inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {
 			continue
+		}
+		if slices.ContainsFunc(live, func(l Lease) bool { return l.InstanceID == inst.ID }) {
+			continue // it is that lease's by its id, whatever name somebody has given it
 		}
 		n, ours, err := signedName(ctx, m.Cloud, inst)
 		if err != nil {
