@@ -164,7 +164,7 @@ func (c *Client) Instances(ctx context.Context) ([]Instance, error) {
 
 func (c *Client) allInstances(ctx context.Context, k call) ([]Instance, error) {
 	var all []Instance
-	seen := map[string]bool{} // ids: pages shift when something is launched meanwhile
+	seen := map[string]int{} // by id, the place in all: pages shift when something is launched meanwhile
 	tokens := map[string]bool{}
 	for range maxPages {
 		var page []Instance
@@ -184,9 +184,13 @@ func (c *Client) allInstances(ctx context.Context, k call) ([]Instance, error) {
 			return nil, err
 		}
 		for _, i := range page {
-			if !seen[i.ID] {
-				seen[i.ID] = true
+			at, again := seen[i.ID]
+			switch {
+			case !again:
+				seen[i.ID] = len(all)
 				all = append(all, i)
+			case all[at].Status == StatusTerminated:
+				all[at] = i // of two that contradict each other, the one that may be billed
 			}
 		}
 		if next == "" {

@@ -106,6 +106,16 @@ func TestInstancesFollowsPages(t *testing.T) {
 	require.Equal(t, "page_token=a+b%2B%2F%3D", f.requests()[1].query)
 }
 
+// A listing that shows an instance twice, ended and running, must not be taken for its end.
+func TestInstancesKeepsWhatMayBeBilled(t *testing.T) {
+	for _, order := range []string{`{"id":"a","status":"terminated"},{"id":"a","status":"active"}`, `{"id":"a","status":"active"},{"id":"a","status":"terminated"}`} {
+		got, err := newClient(t, always(200, `{"data":[`+order+`]}`)).Instances(background(t))
+		require.NoError(t, err)
+		require.Len(t, got, 1)
+		require.Equal(t, lambda.StatusActive, got[0].Status)
+	}
+}
+
 func TestInstancesNeverReturnsLessThanAll(t *testing.T) {
 	for name, test := range map[string]struct {
 		f    *fake
