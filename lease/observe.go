@@ -43,7 +43,10 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	if inst.IP != "" {
 		l.Addr = inst.IP
 	}
-	if inst.Status == lambda.StatusBooting && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.from.After(l.BillingFrom) {
+	if inst.Status != lambda.StatusBooting {
+		r.up[l.ID] = true
+	}
+	if !r.up[l.ID] && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.from.After(l.BillingFrom) {
 		l.BillingFrom = at.from // not billed up to here
 	}
 	dearer := false
@@ -182,6 +185,7 @@ func (r *reconciler) gone(ctx context.Context, l Lease, detail string) error {
 		l.StopAt = l.GoneAt
 	}
 	l.Detail = detail
+	delete(r.up, l.ID)
 	r.m.Crash("gone")
 	if _, err := r.m.settle(ctx, l, detail); err != nil {
 		return fmt.Errorf("settle: %w", err)

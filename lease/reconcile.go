@@ -47,6 +47,7 @@ type reconciler struct {
 	ensuring atomic.Bool
 	workCtx  context.Context
 	sick     map[ID]time.Time // since when a booting instance is called unhealthy
+	up       map[ID]bool      // was shown as something else than booting: a second boot is billed
 	sights   sights
 	samples  samples
 }
@@ -57,7 +58,7 @@ type reconciler struct {
 // and does not count as a guard.
 func (m *Manager) Run(ctx context.Context) error {
 	workCtx, cancel := context.WithCancel(ctx)
-	r := &reconciler{m: m, workCtx: workCtx, began: m.now(), sick: map[ID]time.Time{}}
+	r := &reconciler{m: m, workCtx: workCtx, began: m.now(), sick: map[ID]time.Time{}, up: map[ID]bool{}}
 	defer r.working.Wait()
 	defer cancel()
 	tick := time.NewTicker(m.Timing.Tick)
