@@ -164,6 +164,9 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 	if account, err := m.Cloud.Account(ctx); err == nil && account != l.Account {
 		warn("this lease was launched with another API key; with the present one it can be neither watched nor stopped")
 	}
+	if unseen := now.Sub(l.SeenAt); !l.SeenAt.IsZero() && unseen >= loudUnseen {
+		warn("the cloud has not shown this machine for %d min, so nobody can be sure to end it; gpulease doctor says whether the API key works", int(unseen/time.Minute))
+	}
 	m.warnOfOthers(ctx, l, now, warn)
 	switch l.State {
 	case Stopping:
@@ -209,6 +212,10 @@ func (m *Manager) warnOfOthers(ctx context.Context, l Lease, now time.Time, warn
 
 // loudAfter is how long a stop may take before every answer says that it is not confirmed.
 const loudAfter = 3 * time.Minute
+
+// loudUnseen is how old the last sighting of a machine may be; in use it is written
+// down every seenEvery.
+const loudUnseen = 2 * seenEvery
 
 // unconfirmed says which leases but one should have ended and have not.
 func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []string {
