@@ -97,7 +97,7 @@ func (m *Manager) adopt(ctx context.Context, n Name, inst lambda.Instance) (Leas
 	}
 	now := m.now()
 	since, how := m.launchedAt(ctx, n, inst, now)
-	price := policy.Cents(int64(inst.InstanceType.PriceCentsPerHour))
+	price := m.priceOf(ctx, inst)
 	l := Lease{
 		ID: n.Lease, State: Ready, Detail: "adopted from the account; its keys are lost, so it can only be ended. Its cost is counted from " + how,
 		Principal: m.Principal, Purpose: "adopted", Account: account, Home: m.Home,

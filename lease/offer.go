@@ -119,6 +119,25 @@ func (m *Manager) offers(ctx context.Context) ([]Offer, error) {
 	return offers, nil
 }
 
+// priceOf is what an instance costs per hour: by its listing, or by the catalogue where
+// that shows no price; 0 where both do not.
+func (m *Manager) priceOf(ctx context.Context, inst lambda.Instance) policy.Money {
+	if cents := inst.InstanceType.PriceCentsPerHour; cents > 0 {
+		return policy.Cents(int64(cents))
+	}
+	offers, err := m.offers(ctx)
+	if err != nil {
+		m.log.Warn("an instance without a price", "instance", inst.ID, "err", err)
+		return 0
+	}
+	for _, o := range offers {
+		if o.Type == inst.InstanceType.Name {
+			return max(0, o.Price)
+		}
+	}
+	return 0
+}
+
 var memoryOfGPU = regexp.MustCompile(`(\d+)\s*GB`)
 
 func newOffer(t lambda.InstanceTypeOffer) Offer {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
-	"github.com/gpulease/gpulease/policy"
 )
 
 // sightEvery is how often it is written down what else runs in the account, where
@@ -103,7 +102,7 @@ func (m *Manager) strangers(ctx context.Context, instances []lambda.Instance) ([
 		}
 		s := Stranger{
 			Instance: inst.ID, Name: inst.Name, Type: inst.InstanceType.Name, Region: inst.Region.Name,
-			Price: policy.Cents(int64(inst.InstanceType.PriceCentsPerHour)),
+			Price: m.priceOf(ctx, inst),
 		}
 		if inst.FirstHealthy != nil {
 			s.Since = *inst.FirstHealthy
