@@ -91,7 +91,7 @@ func ledgerError(op string, err error) *Error {
 	}
 	return &Error{
 		Code: CodeLedgerUnavailable, Message: op + ": the ledger could not be used", Why: err.Error(), Retryable: true,
-		Next: "call again; if it stays, check the path in GPULEASE_LEDGER, its permissions and the free disk space", Err: err,
+		Next: "call again; if it stays, check GPULEASE_LEDGER: the file, its permissions and the free disk space, or that its server runs", Err: err,
 	}
 }
 

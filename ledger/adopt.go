@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -15,7 +14,7 @@ func (db *DB) Adopt(ctx context.Context, l lease.Lease, at time.Time, note strin
 		return l, fmt.Errorf("adopt lease %q: %w: it is no lease with a living instance", l.ID, ErrInvalid)
 	}
 	out := stored(l)
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		out.Version = 1
 		if _, err := tx.ExecContext(ctx, insertLease, fields(&out)...); err != nil {
 			return err

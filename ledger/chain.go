@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -44,7 +43,7 @@ func (c chain) link(before []byte, seq int64, values []any) ([]byte, error) {
 }
 
 // add appends a row; values are int64s and strings in the order of c.columns.
-func (c chain) add(ctx context.Context, tx *sql.Tx, values ...any) error {
+func (c chain) add(ctx context.Context, tx session, values ...any) error {
 	var seq int64
 	var hash []byte
 	if err := tx.QueryRowContext(ctx, "SELECT seq, hash FROM chains WHERE name = ?", c.table).Scan(&seq, &hash); err != nil {
@@ -67,7 +66,7 @@ func (c chain) add(ctx context.Context, tx *sql.Tx, values ...any) error {
 }
 
 // addEvent writes down that a lease has become l. l is as stored.
-func addEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State, l lease.Lease, note string) error {
+func addEvent(ctx context.Context, tx session, at time.Time, was lease.State, l lease.Lease, note string) error {
 	var cost policy.Money
 	if l.State == lease.Ended {
 		cost = l.Cost
@@ -75,7 +74,7 @@ func addEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State, l 
 	return appendEvent(ctx, tx, at, was, l, cost, note)
 }
 
-func appendEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State, l lease.Lease, cost policy.Money, note string) error {
+func appendEvent(ctx context.Context, tx session, at time.Time, was lease.State, l lease.Lease, cost policy.Money, note string) error {
 	sum, err := digest(l)
 	if err != nil {
 		return err
@@ -84,7 +83,7 @@ func appendEvent(ctx context.Context, tx *sql.Tx, at time.Time, was lease.State,
 }
 
 // addDecision writes down what was decided; id is the lease that it led to or was about, "" for none.
-func addDecision(ctx context.Context, tx *sql.Tx, at time.Time, principal string, d policy.Decision, id lease.ID) error {
+func addDecision(ctx context.Context, tx session, at time.Time, principal string, d policy.Decision, id lease.ID) error {
 	violations, err := json.Marshal(append([]policy.Violation{}, d.Violations...))
 	if err != nil {
 		return fmt.Errorf("write the decision down: %w", err)

@@ -15,7 +15,7 @@ import (
 // goes away by reading the lease again.
 func (db *DB) Update(ctx context.Context, l lease.Lease, note string) (lease.Lease, error) {
 	out := l
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		was, err := current(ctx, tx, l)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func (db *DB) Update(ctx context.Context, l lease.Lease, note string) (lease.Lea
 }
 
 // current reads the row that l is to replace and checks that it may.
-func current(ctx context.Context, tx *sql.Tx, l lease.Lease) (lease.Lease, error) {
+func current(ctx context.Context, tx session, l lease.Lease) (lease.Lease, error) {
 	was, err := one(ctx, tx, "id = ?", l.ID)
 	switch next := stored(l); {
 	case err != nil:
@@ -54,7 +54,7 @@ func current(ctx context.Context, tx *sql.Tx, l lease.Lease) (lease.Lease, error
 }
 
 // replace writes l over was and the event beside it.
-func replace(ctx context.Context, tx *sql.Tx, at time.Time, was, l lease.Lease, note string) (lease.Lease, error) {
+func replace(ctx context.Context, tx session, at time.Time, was, l lease.Lease, note string) (lease.Lease, error) {
 	l = stored(l)
 	l.Version = was.Version + 1
 	done, err := tx.ExecContext(ctx, updateLease, append(fields(&l), was.ID, was.Version)...)
@@ -69,7 +69,11 @@ func replace(ctx context.Context, tx *sql.Tx, at time.Time, was, l lease.Lease, 
 
 // Get implements [lease.Store].
 func (db *DB) Get(ctx context.Context, id lease.ID) (lease.Lease, error) {
-	l, err := one(ctx, db.reader, "id = ?", id)
+	var l lease.Lease
+	err := db.read(ctx, func(ctx context.Context, tx session) (err error) {
+		l, err = one(ctx, tx, "id = ?", id)
+		return err
+	})
 	if err != nil {
 		return lease.Lease{}, fmt.Errorf("read lease %q: %w", id, err)
 	}
@@ -78,7 +82,11 @@ func (db *DB) Get(ctx context.Context, id lease.ID) (lease.Lease, error) {
 
 // ByKey implements [lease.Store].
 func (db *DB) ByKey(ctx context.Context, principal, key string) (lease.Lease, error) {
-	l, err := byKey(ctx, db.reader, text(principal), text(key))
+	var l lease.Lease
+	err := db.read(ctx, func(ctx context.Context, tx session) (err error) {
+		l, err = byKey(ctx, tx, text(principal), text(key))
+		return err
+	})
 	if err != nil {
 		return lease.Lease{}, fmt.Errorf("read the lease of %q under the idempotency key %q: %w", principal, key, err)
 	}
@@ -86,18 +94,18 @@ func (db *DB) ByKey(ctx context.Context, principal, key string) (lease.Lease, er
 }
 
 // byKey takes its arguments as stored.
-func byKey(ctx context.Context, db queryRower, principal, key string) (lease.Lease, error) {
-	// The second condition lets SQLite use the index, which is partial.
-	return one(ctx, db, "principal = ? AND idempotency_key = ? AND idempotency_key <> ''", principal, key)
+func byKey(ctx context.Context, tx session, principal, key string) (lease.Lease, error) {
+	// The last condition lets the databases use the index, which is partial.
+	return one(ctx, tx, "principal = ? AND idempotency_key = ? AND idempotency_key <> ''", principal, key)
 }
 
 // one reads a single lease; lease.ErrNotFound where there is none.
-func one(ctx context.Context, db queryRower, where string, args ...any) (lease.Lease, error) {
-	l, err := scanLease(db.QueryRowContext(ctx, selectLease+"WHERE "+where, args...))
+func one(ctx context.Context, tx session, where string, args ...any) (lease.Lease, error) {
+	l, err := scanLease(tx.QueryRowContext(ctx, selectLease+"WHERE "+where, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = lease.ErrNotFound
 	}
-	return l, explain(err)
+	return l, err
 }
 
 // Live implements [lease.Store].
@@ -115,7 +123,7 @@ func (db *DB) List(ctx context.Context, limit int) ([]lease.Lease, error) {
 
 func (db *DB) leases(ctx context.Context, where string, args ...any) ([]lease.Lease, error) {
 	var out []lease.Lease
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error {
 			l, err := scanLease(row)
 			out = append(out, l)
@@ -131,7 +139,7 @@ func (db *DB) leases(ctx context.Context, where string, args ...any) ([]lease.Le
 // History implements [lease.Store]. A lease that does not exist has none.
 func (db *DB) History(ctx context.Context, id lease.ID) ([]lease.Event, error) {
 	var out []lease.Event
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error {
 			var e lease.Event
 			err := row.Scan(millis{&e.At}, &e.Lease, &e.From, &e.To, &e.Note, &e.Cost)

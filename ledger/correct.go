@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 // which the lease ended. It fails with [lease.ErrNotFound], with [ErrTransition] where the lease has not ended, and with
 // [ErrInvalid] where the lease would have cost less than nothing.
 func (db *DB) Correct(ctx context.Context, id lease.ID, amount policy.Money, at time.Time, note string) error {
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		l, err := one(ctx, tx, "id = ?", id)
 		if err != nil {
 			return err
@@ -24,7 +23,7 @@ func (db *DB) Correct(ctx context.Context, id lease.ID, amount policy.Money, at 
 			return fmt.Errorf("%w: it is %s, and only what has ended is corrected", ErrTransition, l.State)
 		}
 		var before policy.Money
-		if err := tx.QueryRowContext(ctx, "SELECT COALESCE(SUM(cost), 0) FROM events WHERE lease = ? AND was = 'ended'", id).Scan(&before); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT CAST(COALESCE(SUM(cost), 0) AS BIGINT) FROM events WHERE lease = ? AND was = 'ended'", id).Scan(&before); err != nil {
 			return err
 		}
 		total := policy.Totals{Lifetime: l.Cost + before} // never below 0

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -29,7 +28,7 @@ func (db *DB) Decisions(ctx context.Context, limit int) ([]Decision, error) {
 		query, args = query+" LIMIT ?", append(args, limit)
 	}
 	var out []Decision
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error {
 			var d Decision
 			var violations []byte

@@ -7,16 +7,20 @@ import (
 
 // LimitPages makes the file unable to grow beyond n pages, as a full disk does, or lifts that limit.
 func (db *DB) LimitPages(ctx context.Context, n int) error {
-	_, err := db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", n))
+	_, err := db.engine.(*file).writer.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", n))
 	return err
 }
 
 // Unsynced makes writes survive only the end of the process, not of the machine: a disk that is busy with others would be most of a
 // long test.
 func (db *DB) Unsynced(ctx context.Context) error {
-	_, err := db.writer.ExecContext(ctx, "PRAGMA synchronous = OFF")
+	if s, ok := db.engine.(*server); ok {
+		_, err := s.writer.ExecContext(ctx, "SET synchronous_commit = off")
+		return err
+	}
+	_, err := db.engine.(*file).writer.ExecContext(ctx, "PRAGMA synchronous = OFF")
 	return err
 }
 
-// SchemaVersion is the version that this package writes.
-const SchemaVersion = schemaVersion
+// TurnKey is the number of the lock that writers to a ledger on a server take.
+func TurnKey(schema string) int64 { return (&server{schema: schema}).lockKey("writers") }

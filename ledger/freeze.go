@@ -12,13 +12,13 @@ import (
 
 // Freeze implements [lease.Store].
 func (db *DB) Freeze(ctx context.Context, f lease.Freeze) error {
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		if !f.On() {
 			_, err := tx.ExecContext(ctx, "DELETE FROM freezes")
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO freezes (only, at, who, why) VALUES (1, ?, ?, ?)
-			ON CONFLICT (only) DO UPDATE SET at = excluded.at, who = excluded.who, why = excluded.why`, toMillis(f.At), text(f.By), text(f.Why))
+		_, err := tx.ExecContext(ctx, `INSERT INTO freezes ("only", at, who, why) VALUES (1, ?, ?, ?)
+			ON CONFLICT ("only") DO UPDATE SET at = excluded.at, who = excluded.who, why = excluded.why`, toMillis(f.At), text(f.By), text(f.Why))
 		return err
 	})
 	if err != nil {
@@ -29,16 +29,20 @@ func (db *DB) Freeze(ctx context.Context, f lease.Freeze) error {
 
 // Frozen implements [lease.Store].
 func (db *DB) Frozen(ctx context.Context) (lease.Freeze, error) {
-	f, err := frozen(ctx, db.reader)
+	var f lease.Freeze
+	err := db.read(ctx, func(ctx context.Context, tx session) (err error) {
+		f, err = frozen(ctx, tx)
+		return err
+	})
 	if err != nil {
-		return lease.Freeze{}, fmt.Errorf("look whether launches are frozen: %w", explain(err))
+		return lease.Freeze{}, fmt.Errorf("look whether launches are frozen: %w", err)
 	}
 	return f, nil
 }
 
-func frozen(ctx context.Context, db queryRower) (lease.Freeze, error) {
+func frozen(ctx context.Context, tx session) (lease.Freeze, error) {
 	var f lease.Freeze
-	err := db.QueryRowContext(ctx, "SELECT at, who, why FROM freezes").Scan(millis{&f.At}, &f.By, &f.Why)
+	err := tx.QueryRowContext(ctx, "SELECT at, who, why FROM freezes").Scan(millis{&f.At}, &f.By, &f.Why)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
@@ -46,7 +50,7 @@ func frozen(ctx context.Context, db queryRower) (lease.Freeze, error) {
 }
 
 // notFrozen fails with lease.ErrFrozen while launches are frozen.
-func notFrozen(ctx context.Context, tx *sql.Tx) error {
+func notFrozen(ctx context.Context, tx session) error {
 	f, err := frozen(ctx, tx)
 	if err != nil || !f.On() {
 		return err
@@ -58,7 +62,7 @@ func notFrozen(ctx context.Context, tx *sql.Tx) error {
 }
 
 // mayReserve says whether money may be reserved at all at that time.
-func mayReserve(ctx context.Context, tx *sql.Tx, at time.Time) error {
+func mayReserve(ctx context.Context, tx session, at time.Time) error {
 	if err := notFrozen(ctx, tx); err != nil {
 		return err
 	}

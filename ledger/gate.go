@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -30,12 +29,12 @@ func (db *DB) Gate(account string) *Gate { return &Gate{db: db, account: text(ac
 // Take implements [lambda.Gate]. While a slot is busy it only reads.
 func (g *Gate) Take(ctx context.Context, slots ...lambda.Slot) (time.Duration, error) {
 	var wait time.Duration
-	err := g.db.read(ctx, func(tx *sql.Tx) (err error) {
+	err := g.db.read(ctx, func(ctx context.Context, tx session) (err error) {
 		wait, err = g.wait(ctx, tx, slots)
 		return err
 	})
 	if err == nil && wait == 0 {
-		err = g.db.write(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		err = g.db.write(ctx, func(ctx context.Context, tx session) (err error) {
 			if wait, err = g.wait(ctx, tx, slots); err != nil || wait > 0 {
 				return err
 			}
@@ -54,7 +53,7 @@ func (g *Gate) Take(ctx context.Context, slots ...lambda.Slot) (time.Duration, e
 }
 
 // wait is how long until all slots may be free.
-func (g *Gate) wait(ctx context.Context, tx *sql.Tx, slots []lambda.Slot) (time.Duration, error) {
+func (g *Gate) wait(ctx context.Context, tx session, slots []lambda.Slot) (time.Duration, error) {
 	next := map[string]time.Time{}
 	err := each(ctx, tx, func(row scanner) error {
 		var name string
@@ -79,7 +78,7 @@ func (g *Gate) wait(ctx context.Context, tx *sql.Tx, slots []lambda.Slot) (time.
 // Hold implements [lambda.Gate], for at most 30 s.
 func (g *Gate) Hold(ctx context.Context, name string, d time.Duration) error {
 	d = min(d, maxHold)
-	err := g.db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := g.db.write(ctx, func(ctx context.Context, tx session) error {
 		busy, err := g.wait(ctx, tx, []lambda.Slot{{Name: name, Every: longestPeriod}})
 		if err != nil || busy >= d {
 			return err
@@ -92,7 +91,7 @@ func (g *Gate) Hold(ctx context.Context, name string, d time.Duration) error {
 	return nil
 }
 
-func (g *Gate) set(ctx context.Context, tx *sql.Tx, name string, next time.Time) error {
+func (g *Gate) set(ctx context.Context, tx session, name string, next time.Time) error {
 	_, err := tx.ExecContext(ctx, "INSERT INTO rates (account, slot, next) VALUES (?, ?, ?) ON CONFLICT (account, slot) DO UPDATE SET next = excluded.next",
 		g.account, text(name), toMillis(next.Add(time.Millisecond-1)))
 	return err

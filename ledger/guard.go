@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -17,12 +16,15 @@ func (db *DB) LedgerID(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
+	if err := db.attach(ctx); err != nil {
+		return "", fmt.Errorf("read the ledger's name: %w", err)
+	}
 	return db.id, nil
 }
 
 // Beat implements [lease.Store].
 func (db *DB) Beat(ctx context.Context, guard string, at time.Time) error {
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO guards (name, seen) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seen = excluded.seen", text(guard), toMillis(at)); err != nil {
 			return err
 		}
@@ -38,7 +40,7 @@ func (db *DB) Beat(ctx context.Context, guard string, at time.Time) error {
 // Guards implements [lease.Store]. A guard that was silent for 30 days is forgotten.
 func (db *DB) Guards(ctx context.Context) ([]lease.Guard, error) {
 	var out []lease.Guard
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error {
 			var g lease.Guard
 			err := row.Scan(&g.Name, millis{&g.Seen})

@@ -59,7 +59,7 @@ func TestMigratingWaitsForItsTurn(t *testing.T) {
 	script, err := os.ReadFile("testdata/v1.sql")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	raw(t, path, string(script))
+	onSQLite.raw(t, path, string(script))
 	release := hold(t, path)
 	_, err = ledger.Open(t.Context(), path, ledger.Options{BusyTimeout: 20 * time.Millisecond})
 	require.ErrorIs(t, err, ledger.ErrBusy)

@@ -3,7 +3,6 @@ package ledger_test
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lease"
@@ -21,39 +19,45 @@ import (
 	"github.com/gpulease/gpulease/policy"
 )
 
-// raw runs SQL on a ledger's file behind the ledger's back.
-func raw(t *testing.T, path string, script string) {
+// open opens the ledger at path with a clock that stands still.
+func open(t testing.TB, path string) *ledger.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", path)
+	db, err := ledger.Open(t.Context(), path, ledger.Options{Now: func() time.Time { return noon }})
 	require.NoError(t, err)
-	_, err = db.Exec(script)
-	require.NoError(t, errors.Join(err, db.Close()))
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
 }
 
-// closed makes a ledger with one live lease and closes it.
+// closed makes a ledger with one live lease in a file and closes it.
 func closed(t *testing.T) (path string, l lease.Lease) {
 	t.Helper()
-	path = fresh(t)
-	db, err := ledger.Open(t.Context(), path, ledger.Options{Now: func() time.Time { return noon }})
+	return closedOn(t, onSQLite)
+}
+
+func closedOn(t *testing.T, b backend) (address string, l lease.Lease) {
+	t.Helper()
+	address = b.fresh(t)
+	db, err := ledger.Open(t.Context(), address, ledger.Options{Now: func() time.Time { return noon }})
 	require.NoError(t, err)
 	l = reserve(t, db, intent("a", policy.Dollar))
 	require.NoError(t, db.Close())
-	return path, l
+	return address, l
 }
 
 func TestOpenKeepsWhatIsThere(t *testing.T) {
-	path, l := closed(t)
-	first, second := open(t, path), open(t, path)
-	a, err := first.LedgerID(t.Context())
-	require.NoError(t, err)
-	b, err := second.LedgerID(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, a, b)
-	got, err := second.Get(t.Context(), l.ID)
-	require.NoError(t, err)
-	require.Equal(t, l, got)
-	_, err = os.Stat(path + ".new")
-	require.ErrorIs(t, err, os.ErrNotExist)
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		first, second := open(t, address), open(t, address)
+		one, err := first.LedgerID(t.Context())
+		require.NoError(t, err)
+		two, err := second.LedgerID(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, one, two)
+		got, err := second.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, l, got)
+
+	})
 }
 
 func TestOpenNamesALedgerOnce(t *testing.T) {
@@ -148,14 +152,14 @@ func TestOpenRefuses(t *testing.T) {
 		{"cut in half", change(func(b []byte) []byte { return b[:len(b)/8192*4096] }), ledger.ErrCorrupt},
 		{"cut to one page", change(func(b []byte) []byte { return b[:4096] }), ledger.ErrCorrupt},
 		{"an amount that cannot be", func(t *testing.T, path string) {
-			raw(t, path, "PRAGMA ignore_check_constraints = 1; UPDATE leases SET reserved = -1000000")
+			onSQLite.raw(t, path, "PRAGMA ignore_check_constraints = 1; UPDATE leases SET reserved = -1000000")
 		}, ledger.ErrCorrupt},
 		{"another program's database", func(t *testing.T, path string) {
 			require.NoError(t, os.Remove(path))
-			raw(t, path, "CREATE TABLE x (y); INSERT INTO x VALUES (1)")
+			onSQLite.raw(t, path, "CREATE TABLE x (y); INSERT INTO x VALUES (1)")
 		}, ledger.ErrNotLedger},
 		{"a newer version's", func(t *testing.T, path string) {
-			raw(t, path, fmt.Sprintf("PRAGMA user_version = %d", ledger.SchemaVersion+1))
+			onSQLite.raw(t, path, fmt.Sprintf("PRAGMA user_version = %d", ledger.SchemaVersion+1))
 		}, ledger.ErrNewerSchema},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -194,11 +198,6 @@ func TestOpenRefuses(t *testing.T) {
 		_, err := ledger.Open(t.Context(), filepath.Join(path, "ledger.db"), ledger.Options{})
 		require.ErrorContains(t, err, "not a directory")
 	})
-	t.Run("postgres", func(t *testing.T) {
-		_, err := ledger.Open(t.Context(), "postgres://me:hunter2@db/gpulease", ledger.Options{})
-		require.ErrorIs(t, err, ledger.ErrPostgres)
-		require.NotContains(t, err.Error(), "hunter2")
-	})
 	t.Run("a context that is done", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -211,16 +210,18 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestANewerVersionComesWhileWeRun(t *testing.T) {
-	path, l := closed(t)
-	db := open(t, path)
-	raw(t, path, fmt.Sprintf("PRAGMA user_version = %d", ledger.SchemaVersion+1))
-	_, err := db.Update(t.Context(), l, "")
-	require.ErrorIs(t, err, ledger.ErrNewerSchema)
-	_, err = db.Reserve(t.Context(), intent("a", 1), noon, periods, allow)
-	require.ErrorIs(t, err, ledger.ErrNewerSchema)
-	got, err := db.Get(t.Context(), l.ID)
-	require.NoError(t, err)
-	require.Equal(t, l, got, "nothing was written")
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		db := open(t, address)
+		b.raw(t, address, b.newer)
+		_, err := db.Update(t.Context(), l, "")
+		require.ErrorIs(t, err, ledger.ErrNewerSchema)
+		_, err = db.Reserve(t.Context(), intent("a", 1), noon, periods, allow)
+		require.ErrorIs(t, err, ledger.ErrNewerSchema)
+		got, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, l, got, "nothing was written")
+	})
 }
 
 func TestDamageWhileWeRun(t *testing.T) {
@@ -266,7 +267,7 @@ func TestMigrationFromVersion1(t *testing.T) {
 	script, err := os.ReadFile("testdata/v1.sql")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	raw(t, path, string(script))
+	onSQLite.raw(t, path, string(script))
 	db := open(t, path)
 	require.NoError(t, db.Verify(t.Context()))
 	id, err := db.LedgerID(t.Context())
@@ -292,59 +293,53 @@ func TestMigrationThatFailsChangesNothing(t *testing.T) {
 	script, err := os.ReadFile("testdata/v1.sql")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	raw(t, path, string(script)+"CREATE TABLE events_corrections (in_the_way);")
+	onSQLite.raw(t, path, string(script)+"CREATE TABLE events_corrections (in_the_way);")
 	_, err = ledger.Open(t.Context(), path, ledger.Options{})
 	require.ErrorContains(t, err, "migrate to schema version 2")
-	raw(t, path, "DROP TABLE events_corrections")
+	onSQLite.raw(t, path, "DROP TABLE events_corrections")
 	require.NoError(t, open(t, path).Verify(t.Context()))
 }
 
-// hold takes the turn to write as another process would.
-func hold(t *testing.T, path string) (release func()) {
-	t.Helper()
-	other := flock.New(path + ".lock")
-	ok, err := other.TryLock()
-	require.NoError(t, err)
-	require.True(t, ok)
-	return func() { require.NoError(t, other.Unlock()) }
-}
-
 func TestWaitingForTheTurn(t *testing.T) {
-	path, l := closed(t)
-	db, err := ledger.Open(t.Context(), path, ledger.Options{BusyTimeout: 50 * time.Millisecond})
-	require.NoError(t, err)
-	patient := open(t, path)
-	release := hold(t, path)
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		db, err := ledger.Open(t.Context(), address, ledger.Options{BusyTimeout: 50 * time.Millisecond})
+		require.NoError(t, err)
+		patient := open(t, address)
+		release := b.hold(t, address)
 
-	_, err = db.Update(t.Context(), l, "")
-	require.ErrorIs(t, err, ledger.ErrBusy)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err = patient.Update(ctx, l, "")
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = db.Get(t.Context(), l.ID)
-	require.NoError(t, err, "readers do not wait")
+		_, err = db.Update(t.Context(), l, "")
+		require.ErrorIs(t, err, ledger.ErrBusy)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err = patient.Update(ctx, l, "")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = db.Get(t.Context(), l.ID)
+		require.NoError(t, err, "readers do not wait")
 
-	done := make(chan error)
-	go func() { _, err := patient.Update(t.Context(), l, ""); done <- err }()
-	select {
-	case err := <-done:
-		require.Fail(t, "it did not wait", err)
-	case <-time.After(20 * time.Millisecond):
-	}
-	release()
-	require.NoError(t, <-done)
-	require.NoError(t, db.Close())
+		done := make(chan error)
+		go func() { _, err := patient.Update(t.Context(), l, ""); done <- err }()
+		select {
+		case err := <-done:
+			require.Fail(t, "it did not wait", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		release()
+		require.NoError(t, <-done)
+		require.NoError(t, db.Close())
+	})
 }
 
 func TestClosed(t *testing.T) {
-	path, l := closed(t)
-	db, err := ledger.Open(t.Context(), path, ledger.Options{})
-	require.NoError(t, err)
-	require.NoError(t, db.Close())
-	require.NoError(t, db.Close())
-	_, err = db.Get(t.Context(), l.ID)
-	require.Error(t, err)
-	_, err = db.Update(t.Context(), l, "")
-	require.Error(t, err)
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		db, err := ledger.Open(t.Context(), address, ledger.Options{})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		require.NoError(t, db.Close())
+		_, err = db.Get(t.Context(), l.ID)
+		require.Error(t, err)
+		_, err = db.Update(t.Context(), l, "")
+		require.Error(t, err)
+	})
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/ledger"
+	"github.com/gpulease/gpulease/ledger/postgrestest"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -38,7 +39,19 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("rapid.checks", rapidChecks); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(tidy{m})
+}
+
+// tidy ends the shared PostgreSQL server after the tests.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	code := m.M.Run()
+	if err := postgrestest.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "end the PostgreSQL server:", err)
+		code = max(code, 1)
+	}
+	return code
 }
 
 var children = map[string]func(ctx context.Context, path string, out io.Writer) error{
@@ -93,38 +106,40 @@ func childSpend(ctx context.Context, path string, out io.Writer) error {
 
 // Eight processes that all begin with making the ledger.
 func TestProcessesNeverExceedACap(t *testing.T) {
-	path := fresh(t)
-	type outcome struct {
-		out []byte
-		err error
-	}
-	outcomes := make(chan outcome)
-	const processes = 8
-	for range processes {
-		cmd, err := child(t.Context(), "spend", path)
-		require.NoError(t, err)
-		cmd.Stderr = os.Stderr
-		go func() { out, err := cmd.Output(); outcomes <- outcome{out, err} }()
-	}
-	got := 0
-	var errs []error
-	for range processes {
-		o := <-outcomes
-		n, err := strconv.Atoi(strings.TrimSpace(string(o.out)))
-		got += n
-		errs = append(errs, o.err, err)
-	}
-	require.NoError(t, errors.Join(errs...))
-	require.EqualValues(t, spendLimit/spendEach, got, "all that fits and no more")
+	onBoth(t, func(t *testing.T, b backend) {
+		path := b.fresh(t)
+		type outcome struct {
+			out []byte
+			err error
+		}
+		outcomes := make(chan outcome)
+		const processes = 8
+		for range processes {
+			cmd, err := child(t.Context(), "spend", path)
+			require.NoError(t, err)
+			cmd.Stderr = os.Stderr
+			go func() { out, err := cmd.Output(); outcomes <- outcome{out, err} }()
+		}
+		got := 0
+		var errs []error
+		for range processes {
+			o := <-outcomes
+			n, err := strconv.Atoi(strings.TrimSpace(string(o.out)))
+			got += n
+			errs = append(errs, o.err, err)
+		}
+		require.NoError(t, errors.Join(errs...))
+		require.EqualValues(t, spendLimit/spendEach, got, "all that fits and no more")
 
-	db := open(t, path)
-	require.NoError(t, db.Verify(t.Context()))
-	u, err := db.Usage(t.Context(), "", noon, periods)
-	require.NoError(t, err)
-	require.Equal(t, policy.Money(got)*spendEach, u.Account.Lifetime)
-	decisions, err := db.Decisions(t.Context(), 0)
-	require.NoError(t, err)
-	require.Len(t, decisions, got+processes, "each denial is on record")
+		db := open(t, path)
+		require.NoError(t, db.Verify(t.Context()))
+		u, err := db.Usage(t.Context(), "", noon, periods)
+		require.NoError(t, err)
+		require.Equal(t, policy.Money(got)*spendEach, u.Account.Lifetime)
+		decisions, err := db.Decisions(t.Context(), 0)
+		require.NoError(t, err)
+		require.Len(t, decisions, got+processes, "each denial is on record")
+	})
 }
 
 // childHammer reserves and settles without end, and says so after each commit.
@@ -153,62 +168,64 @@ func childHammer(ctx context.Context, path string, out io.Writer) error {
 }
 
 func TestKilledWriters(t *testing.T) {
-	path := fresh(t)
-	said := map[lease.ID]string{} // the last that a process has said about a lease
-	for round := range 20 {
-		cmd, err := child(t.Context(), "hammer", path)
-		require.NoError(t, err)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		lines := bufio.NewScanner(out)
-		hear := func() bool {
-			if !lines.Scan() {
-				return false
+	onBoth(t, func(t *testing.T, b backend) {
+		path := b.fresh(t)
+		said := map[lease.ID]string{} // the last that a process has said about a lease
+		for round := range 20 {
+			cmd, err := child(t.Context(), "hammer", path)
+			require.NoError(t, err)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			lines := bufio.NewScanner(out)
+			hear := func() bool {
+				if !lines.Scan() {
+					return false
+				}
+				id, what, ok := strings.Cut(lines.Text(), " ")
+				if ok && (what == "reserved" || what == "settled") { // else the kill has cut the line short
+					said[lease.ID(id)] = what
+				}
+				return true
 			}
-			id, what, ok := strings.Cut(lines.Text(), " ")
-			if ok && (what == "reserved" || what == "settled") { // else the kill has cut the line short
-				said[lease.ID(id)] = what
+			for range 1 + rand.IntN(12) {
+				require.True(t, hear(), "the child ended by itself")
 			}
-			return true
-		}
-		for range 1 + rand.IntN(12) {
-			require.True(t, hear(), "the child ended by itself")
-		}
-		for end := time.Now().Add(time.Duration(rand.IntN(3000)) * time.Microsecond); time.Now().Before(end); {
-			// At any point of the next transactions, not only after a line.
-		}
-		require.NoError(t, cmd.Process.Kill())
-		for hear() {
-		}
-		require.Error(t, cmd.Wait())
+			for end := time.Now().Add(time.Duration(rand.IntN(3000)) * time.Microsecond); time.Now().Before(end); {
+				// At any point of the next transactions, not only after a line.
+			}
+			require.NoError(t, cmd.Process.Kill())
+			for hear() {
+			}
+			require.Error(t, cmd.Wait())
 
-		db, err := ledger.Open(t.Context(), path, ledger.Options{})
-		require.NoError(t, err, "round %d", round)
-		require.NoError(t, db.Verify(t.Context()), "round %d", round)
-		all, err := db.List(t.Context(), 0)
-		require.NoError(t, err)
-		var want policy.Money
-		states := map[lease.ID]lease.State{}
-		for _, l := range all {
-			want += l.Reserved + l.Cost
-			states[l.ID] = l.State
-		}
-		for id, what := range said {
-			switch what {
-			case "reserved":
-				require.Contains(t, []lease.State{lease.Launching, lease.Ended}, states[id], "lease %s was lost", id)
-			case "settled":
-				require.Equal(t, lease.Ended, states[id], "the settlement of %s was lost", id)
+			db, err := ledger.Open(t.Context(), path, ledger.Options{})
+			require.NoError(t, err, "round %d", round)
+			require.NoError(t, db.Verify(t.Context()), "round %d", round)
+			all, err := db.List(t.Context(), 0)
+			require.NoError(t, err)
+			var want policy.Money
+			states := map[lease.ID]lease.State{}
+			for _, l := range all {
+				want += l.Reserved + l.Cost
+				states[l.ID] = l.State
 			}
+			for id, what := range said {
+				switch what {
+				case "reserved":
+					require.Contains(t, []lease.State{lease.Launching, lease.Ended}, states[id], "lease %s was lost", id)
+				case "settled":
+					require.Equal(t, lease.Ended, states[id], "the settlement of %s was lost", id)
+				}
+			}
+			require.LessOrEqual(t, len(all), len(said)+round+1, "at most one commit a kill went unsaid")
+			u, err := db.Usage(t.Context(), "hammer", noon, periods)
+			require.NoError(t, err)
+			require.Equal(t, want, u.Principal.Lifetime)
+			require.NoError(t, db.Close())
 		}
-		require.LessOrEqual(t, len(all), len(said)+round+1, "at most one commit a kill went unsaid")
-		u, err := db.Usage(t.Context(), "hammer", noon, periods)
-		require.NoError(t, err)
-		require.Equal(t, want, u.Principal.Lifetime)
-		require.NoError(t, db.Close())
-	}
+	})
 }
 
 // childOpen says what comes of opening the ledger.

@@ -1,8 +1,10 @@
 package ledger_test
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -78,17 +80,42 @@ func periodsAt(at time.Time) lease.Periods {
 
 // Whatever happens, in whatever order: what is handed to decide is what the leases add up to, and a cap that it keeps is kept.
 func TestUsageIsTheSum(t *testing.T) {
+	onBoth(t, func(t *testing.T, b backend) {
+		blank := b.fresh
+		if b.name == onSQLite.name { // making a file takes longer than copying one
+			empty := filepath.Join(t.TempDir(), "empty.db")
+			db, err := ledger.Open(t.Context(), empty, ledger.Options{})
+			require.NoError(t, err)
+			require.NoError(t, db.Close())
+			raw, err := os.ReadFile(empty)
+			require.NoError(t, err)
+			blank = func(t testing.TB) string {
+				path := filepath.Join(t.TempDir(), "ledger.db")
+				require.NoError(t, os.WriteFile(path, raw, 0o600))
+				return path
+			}
+		} else { // each step takes ten times as long
+			defer fewerChecks(t)()
+		}
+		testUsageIsTheSum(t, blank)
+	})
+}
+
+// fewerChecks makes rapid check a tenth as often, until it is undone.
+func fewerChecks(t *testing.T) (undo func()) {
+	const name = "rapid.checks"
+	was := flag.Lookup(name).Value.String()
+	n, err := strconv.Atoi(was)
+	require.NoError(t, err)
+	require.NoError(t, flag.Set(name, strconv.Itoa(max(1, n/10))))
+	return func() { require.NoError(t, flag.Set(name, was)) }
+}
+
+func testUsageIsTheSum(t *testing.T, blank func(testing.TB) string) {
 	principals := []string{"alice", "bob", "carol"}
-	empty := filepath.Join(t.TempDir(), "empty.db")
-	db, err := ledger.Open(t.Context(), empty, ledger.Options{})
-	require.NoError(t, err)
-	require.NoError(t, db.Close())
-	blank, err := os.ReadFile(empty)
-	require.NoError(t, err)
 	rapid.Check(t, func(r *rapid.T) {
 		c := newClock()
-		path := filepath.Join(t.TempDir(), "ledger.db")
-		require.NoError(r, os.WriteFile(path, blank, 0o600))
+		path := blank(t)
 		var db *ledger.DB
 		reopen := func() {
 			var err error

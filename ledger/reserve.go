@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -21,7 +20,7 @@ func (db *DB) Reserve(ctx context.Context, l lease.Lease, at time.Time, p lease.
 		return lease.Reservation{}, fmt.Errorf("reserve lease %s: %w: it begins as %q", l.ID, ErrTransition, l.State)
 	}
 	var res lease.Reservation
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		res = lease.Reservation{Lease: stored(l)}
 		old, err := byKey(ctx, tx, res.Lease.Principal, res.Lease.IdempotencyKey)
 		if err == nil {
@@ -66,7 +65,7 @@ func (db *DB) Reserve(ctx context.Context, l lease.Lease, at time.Time, p lease.
 func (db *DB) Rereserve(ctx context.Context, l lease.Lease, at time.Time, p lease.Periods, note string, decide func(policy.Usage) policy.Decision) (lease.Lease, policy.Decision, error) {
 	var d policy.Decision
 	out := l
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		was, err := current(ctx, tx, l)
 		if err == nil {
 			err = mayReserve(ctx, tx, at)
@@ -97,7 +96,7 @@ func (db *DB) Rereserve(ctx context.Context, l lease.Lease, at time.Time, p leas
 // Usage implements [lease.Store].
 func (db *DB) Usage(ctx context.Context, principal string, at time.Time, p lease.Periods) (policy.Usage, error) {
 	var u policy.Usage
-	err := db.read(ctx, func(tx *sql.Tx) (err error) {
+	err := db.read(ctx, func(ctx context.Context, tx session) (err error) {
 		u, err = usage(ctx, tx, text(principal), "", at, p)
 		return err
 	})
@@ -107,19 +106,20 @@ func (db *DB) Usage(ctx context.Context, principal string, at time.Time, p lease
 	return u, nil
 }
 
-// Each of these yields a row for the principal's ended leases and one for all others', where there are any.
+// Each of these yields a row for the principal's ended leases and one for all others', where there are any. PostgreSQL sums
+// into a wider type; a sum that does not fit is an error in both.
 const (
-	sumEnded = `SELECT principal = ?, SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END),
-		SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END), SUM(cost)
+	sumEnded = `SELECT principal = ?, CAST(SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END) AS BIGINT), CAST(SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END) AS BIGINT),
+		CAST(SUM(CASE WHEN ended_at >= ? THEN cost ELSE 0 END) AS BIGINT), CAST(SUM(cost) AS BIGINT)
 		FROM leases WHERE state = 'ended' GROUP BY 1`
-	sumCorrections = `SELECT l.principal = ?, SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END),
-		SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END), SUM(e.cost)
+	sumCorrections = `SELECT l.principal = ?, CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT), CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT),
+		CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT), CAST(SUM(e.cost) AS BIGINT)
 		FROM events e JOIN leases l ON l.id = e.lease WHERE e.was = 'ended' GROUP BY 1`
 	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE reserved_at > ? AND id <> ? GROUP BY 1`
 )
 
 // usage sums what counts against the caps, the lease except left out. A sum that does not fit is an error.
-func usage(ctx context.Context, tx *sql.Tx, principal string, except lease.ID, at time.Time, p lease.Periods) (policy.Usage, error) {
+func usage(ctx context.Context, tx session, principal string, except lease.ID, at time.Time, p lease.Periods) (policy.Usage, error) {
 	var mine, others policy.Totals
 	half := func(own bool) *policy.Totals {
 		if own {
@@ -189,19 +189,4 @@ func add(to *policy.Totals, t policy.Totals) error {
 		*m.sum += m.more
 	}
 	return nil
-}
-
-// each calls do for each row of a query.
-func each(ctx context.Context, tx *sql.Tx, do func(scanner) error, query string, args ...any) error {
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := do(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -168,8 +168,6 @@ func digest(l lease.Lease) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-type scanner interface{ Scan(dest ...any) error }
-
 func scanLease(s scanner) (lease.Lease, error) {
 	var l lease.Lease
 	err := s.Scan(fields(&l)...)

@@ -39,22 +39,20 @@ func inTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, do func(*sql.Tx)
 	return tx.Commit()
 }
 
-// write runs do in a transaction that no other writer can be beside. ctx ends the wait for the turn; a transaction that has begun is
-// brought to its end, for it is short and its caller has to know how it went.
-func (db *DB) write(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-	if err := db.inPlace(); err != nil {
+func (f *file) write(ctx context.Context, do func(context.Context, session) error) error {
+	if err := f.inPlace(); err != nil {
 		return err
 	}
-	if err := db.turn.take(ctx, db.busy); err != nil {
+	if err := f.turn.take(ctx, f.busy); err != nil {
 		return fmt.Errorf("wait for the turn to write: %w", explain(err))
 	}
 	defer func() {
-		if err := db.turn.give(); err != nil {
-			db.log.Error("give the turn to write back", "err", err)
+		if err := f.turn.give(); err != nil {
+			f.log.Error("give the turn to write back", "err", err)
 		}
 	}()
 	ctx = context.WithoutCancel(ctx)
-	return explain(inTx(ctx, db.writer, nil, func(tx *sql.Tx) error {
+	return inTx(ctx, f.writer, nil, func(tx *sql.Tx) error {
 		// A newer version may have changed the schema since we opened it.
 		if err := checkVersion(ctx, tx); err != nil {
 			return err
@@ -63,30 +61,43 @@ func (db *DB) write(ctx context.Context, do func(context.Context, *sql.Tx) error
 			return err
 		}
 		// What is committed to a file that nobody else can see is lost.
-		return db.inPlace()
-	}))
+		return f.inPlace()
+	})
 }
 
-// read runs do on one consistent state of the ledger. It never waits for writers.
-func (db *DB) read(ctx context.Context, do func(*sql.Tx) error) error {
-	return explain(inTx(ctx, db.reader, &sql.TxOptions{ReadOnly: true}, do))
+func (f *file) read(ctx context.Context, _ time.Duration, do func(context.Context, session) error) error {
+	return inTx(ctx, f.reader, &sql.TxOptions{ReadOnly: true}, func(tx *sql.Tx) error { return do(ctx, tx) })
 }
 
-type queryRower interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+// check lets SQLite check its own structures.
+func (f *file) check(ctx context.Context, tx session) error {
+	var problems []string
+	err := each(ctx, tx, func(row scanner) error {
+		var s string
+		err := row.Scan(&s)
+		problems = append(problems, s)
+		return err
+	}, "PRAGMA integrity_check(10)")
+	if err != nil {
+		return err
+	}
+	if len(problems) != 1 || problems[0] != "ok" {
+		return fmt.Errorf("%w (%s)", ErrCorrupt, strings.Join(problems, "; "))
+	}
+	return nil
 }
 
-func pragma(ctx context.Context, db queryRower, name string) (n int, err error) {
+func pragma(ctx context.Context, db session, name string) (n int, err error) {
 	if err := db.QueryRowContext(ctx, "PRAGMA "+name).Scan(&n); err != nil {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	return n, nil
 }
 
-func checkVersion(ctx context.Context, db queryRower) error {
+func checkVersion(ctx context.Context, db session) error {
 	v, err := pragma(ctx, db, "user_version")
-	if err == nil && v > schemaVersion {
-		err = fmt.Errorf("%w (schema version %d, this one knows %d)", ErrNewerSchema, v, schemaVersion)
+	if err == nil && v > SchemaVersion {
+		err = fmt.Errorf("%w (schema version %d, this one knows %d)", ErrNewerSchema, v, SchemaVersion)
 	}
 	return err
 }

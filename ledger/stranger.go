@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -16,7 +15,7 @@ const strangerGap = time.Hour
 // Sight implements [lease.Store].
 func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []lease.Stranger) error {
 	account = text(account)
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
 		for _, s := range seen {
 			since := s.Since
 			if since.IsZero() || since.After(at) {
@@ -25,14 +24,16 @@ func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []le
 			// One that was thought to have ended goes on from when it was first seen.
 			_, err := tx.ExecContext(ctx, `INSERT INTO strangers (account, instance, name, type, region, price, since, seen, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)
 				ON CONFLICT (account, instance) DO UPDATE SET name = excluded.name, type = excluded.type, region = excluded.region, ended = 0,
-				price = MAX(strangers.price, excluded.price), since = MIN(strangers.since, excluded.since), seen = MAX(strangers.seen, excluded.seen)`,
+				price = CASE WHEN excluded.price > strangers.price THEN excluded.price ELSE strangers.price END,
+				since = CASE WHEN excluded.since < strangers.since THEN excluded.since ELSE strangers.since END,
+				seen = CASE WHEN excluded.seen > strangers.seen THEN excluded.seen ELSE strangers.seen END`,
 				account, text(s.Instance), text(s.Name), text(s.Type), text(s.Region), s.Price, toMillis(since), toMillis(at))
 			if err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = MIN(?, seen + ?) WHERE account = ? AND ended = 0 AND seen < ?",
-			toMillis(at), strangerGap.Milliseconds(), account, toMillis(at))
+		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = CASE WHEN seen < ? THEN seen + ? ELSE ? END WHERE account = ? AND ended = 0 AND seen < ?",
+			toMillis(at)-strangerGap.Milliseconds(), strangerGap.Milliseconds(), toMillis(at), account, toMillis(at))
 		if err != nil {
 			return err
 		}
@@ -49,7 +50,7 @@ func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []le
 // Sighted implements [lease.Store].
 func (db *DB) Sighted(ctx context.Context) ([]lease.Stranger, error) {
 	var out []lease.Stranger
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error {
 			var s lease.Stranger
 			err := row.Scan(&s.Account, &s.Instance, &s.Name, &s.Type, &s.Region, &s.Price, millis{&s.Since}, millis{&s.Seen})
@@ -64,7 +65,7 @@ func (db *DB) Sighted(ctx context.Context) ([]lease.Stranger, error) {
 }
 
 // addStrangers adds what instances without a lease have cost in each period, and the rate of those that are still there.
-func addStrangers(ctx context.Context, tx *sql.Tx, to *policy.Totals, at time.Time, p lease.Periods) error {
+func addStrangers(ctx context.Context, tx session, to *policy.Totals, at time.Time, p lease.Periods) error {
 	return each(ctx, tx, func(row scanner) error {
 		var price policy.Money
 		var since, seen, ended time.Time
@@ -96,8 +97,8 @@ func addStrangers(ctx context.Context, tx *sql.Tx, to *policy.Totals, at time.Ti
 
 // Touch implements [lease.Store].
 func (db *DB) Touch(ctx context.Context, id lease.ID, at time.Time) error {
-	err := db.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO uses (lease, at) VALUES (?, ?) ON CONFLICT (lease) DO UPDATE SET at = MAX(uses.at, excluded.at)", string(id), toMillis(at))
+	err := db.write(ctx, func(ctx context.Context, tx session) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO uses (lease, at) VALUES (?, ?) ON CONFLICT (lease) DO UPDATE SET at = CASE WHEN excluded.at > uses.at THEN excluded.at ELSE uses.at END", string(id), toMillis(at))
 		return err
 	})
 	if err != nil {
@@ -109,7 +110,7 @@ func (db *DB) Touch(ctx context.Context, id lease.ID, at time.Time) error {
 // Touched implements [lease.Store].
 func (db *DB) Touched(ctx context.Context, id lease.ID) (time.Time, error) {
 	var at time.Time
-	err := db.read(ctx, func(tx *sql.Tx) error {
+	err := db.read(ctx, func(ctx context.Context, tx session) error {
 		return each(ctx, tx, func(row scanner) error { return row.Scan(millis{&at}) }, "SELECT at FROM uses WHERE lease = ?", string(id))
 	})
 	if err != nil {

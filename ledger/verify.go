@@ -3,7 +3,6 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,8 +23,8 @@ func (e *TamperError) Error() string { return fmt.Sprintf("%s, %s: %s", e.Table,
 // says. It returns nil, or an error in whose chain is a [*TamperError] for each chain that is broken and each lease that
 // differs, or ErrCorrupt. Others may go on writing meanwhile.
 func (db *DB) Verify(ctx context.Context) error {
-	err := db.read(ctx, func(tx *sql.Tx) error {
-		if err := checkFile(ctx, tx); err != nil {
+	err := db.readAll(ctx, func(ctx context.Context, tx session) error {
+		if err := db.engine.check(ctx, tx); err != nil {
 			return err
 		}
 		last := map[lease.ID]string{} // digest by the last event
@@ -55,7 +54,7 @@ func (db *DB) Verify(ctx context.Context) error {
 }
 
 // verify walks a chain from its root to its end.
-func (c chain) verify(ctx context.Context, tx *sql.Tx, ledgerID string, seen func(values []any)) error {
+func (c chain) verify(ctx context.Context, tx session, ledgerID string, seen func(values []any)) error {
 	var end int64
 	var endHash []byte
 	if err := tx.QueryRowContext(ctx, "SELECT seq, hash FROM chains WHERE name = ?", c.table).Scan(&end, &endHash); err != nil {
@@ -102,7 +101,7 @@ func (c chain) verify(ctx context.Context, tx *sql.Tx, ledgerID string, seen fun
 }
 
 // checkLeases compares each lease with the digest in its last event. It uses up last.
-func checkLeases(ctx context.Context, tx *sql.Tx, last map[lease.ID]string) error {
+func checkLeases(ctx context.Context, tx session, last map[lease.ID]string) error {
 	var errs []error
 	err := each(ctx, tx, func(row scanner) error {
 		l, err := scanLease(row)
@@ -127,22 +126,4 @@ func checkLeases(ctx context.Context, tx *sql.Tx, last map[lease.ID]string) erro
 		errs = append(errs, &TamperError{"leases", "lease " + string(id), "it is missing"})
 	}
 	return errors.Join(append(errs, err)...)
-}
-
-// checkFile lets SQLite check its own structures.
-func checkFile(ctx context.Context, tx *sql.Tx) error {
-	var problems []string
-	err := each(ctx, tx, func(row scanner) error {
-		var s string
-		err := row.Scan(&s)
-		problems = append(problems, s)
-		return err
-	}, "PRAGMA integrity_check(10)")
-	if err != nil {
-		return err
-	}
-	if len(problems) != 1 || problems[0] != "ok" {
-		return fmt.Errorf("%w (%s)", ErrCorrupt, strings.Join(problems, "; "))
-	}
-	return nil
 }

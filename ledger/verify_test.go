@@ -1,7 +1,7 @@
 package ledger_test
 
 import (
-	"database/sql"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,14 +11,10 @@ import (
 	"github.com/gpulease/gpulease/policy"
 )
 
-// unlock removes what keeps the trail from being edited, as somebody with a database shell would.
-const unlock = `PRAGMA foreign_keys = 0; DROP TRIGGER events_unchanged; DROP TRIGGER events_kept; DROP TRIGGER events_in_order; DROP TRIGGER decisions_unchanged;
-	DROP TRIGGER decisions_kept; DROP TRIGGER decisions_in_order; DROP TRIGGER leases_kept; DROP TRIGGER leases_final;`
-
 // audited is a ledger with 5 events, 3 decisions and 2 leases, the first ended.
-func audited(t *testing.T) string {
-	path, l := closed(t)
-	db := open(t, path)
+func audited(t *testing.T, b backend) string {
+	address, l := closedOn(t, b)
+	db := open(t, address)
 	l.State, l.Detail = lease.Booting, "second"
 	l = update(t, db, l)
 	end(t, db, l, 500_000, noon)
@@ -27,7 +23,7 @@ func audited(t *testing.T) string {
 	_, err := db.Reserve(t.Context(), intent("b", 9), noon, periods, under(1, 9))
 	require.NoError(t, err)
 	require.NoError(t, db.Verify(t.Context()))
-	return path
+	return address
 }
 
 func TestVerifyFinds(t *testing.T) {
@@ -38,7 +34,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"a changed time", "UPDATE events SET at = at + 1 WHERE seq = 1", "events", "row 1"},
 		{"a changed cost", "UPDATE events SET cost = 1 WHERE seq = 3", "events", "row 3"},
 		{"a changed correction", "UPDATE events SET cost = 0 WHERE seq = 5", "events", "row 5"},
-		{"a changed hash", "UPDATE events SET hash = zeroblob(32) WHERE seq = 4", "events", "row 4"},
+		{"a changed hash", "UPDATE events SET hash = ZEROES WHERE seq = 4", "events", "row 4"},
 		{"a first row removed", "DELETE FROM events WHERE seq = 1", "events", "row 1"},
 		{"a row removed", "DELETE FROM events WHERE seq = 3", "events", "row 3"},
 		{"a row removed and the gap closed", "DELETE FROM events WHERE seq = 3; UPDATE events SET seq = seq - 1 WHERE seq > 3", "events", "row 3"},
@@ -52,100 +48,114 @@ func TestVerifyFinds(t *testing.T) {
 		{"a smaller reservation", "UPDATE leases SET reserved = 0 WHERE seq = 2", "leases", "it is not what its last event says"},
 		{"a lease removed", "DELETE FROM leases WHERE seq = 1", "leases", "it is missing"},
 		{"a lease smuggled in", "UPDATE leases SET id = 'aaaaaaaaaaaa' WHERE seq = 2", "leases", "no event made it"},
-		{"another ledger's trail", "UPDATE meta SET value = 'zzzz'", "events", "row 1"},
+		{"another ledger's trail", "UPDATE meta SET value = 'zzzz' WHERE key = 'ledger_id'", "events", "row 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := audited(t)
-			raw(t, path, unlock+c.script)
-			err := open(t, path).Verify(t.Context())
-			var tampered *ledger.TamperError
-			require.ErrorAs(t, err, &tampered)
-			require.Equal(t, c.table, tampered.Table)
-			require.ErrorContains(t, err, c.row)
+			onBoth(t, func(t *testing.T, b backend) {
+				address := audited(t, b)
+				b.raw(t, address, b.unlock+strings.ReplaceAll(c.script, "ZEROES", b.zeroes))
+				err := open(t, address).Verify(t.Context())
+				var tampered *ledger.TamperError
+				require.ErrorAs(t, err, &tampered)
+				require.Equal(t, c.table, tampered.Table)
+				require.ErrorContains(t, err, c.row)
+			})
 		})
 	}
 }
 
 func TestTheTrailCannotBeEdited(t *testing.T) {
-	path := audited(t)
-	db, err := sql.Open("sqlite", path)
-	require.NoError(t, err)
-	defer db.Close()
-	for script, want := range map[string]string{
-		"UPDATE events SET note = ''": "append-only",
-		"DELETE FROM events":          "append-only",
-		"INSERT OR REPLACE INTO events SELECT seq, at, lease, version, was, became, 'new', cost, digest, hash FROM events WHERE seq = 2": "append-only",
-		"UPDATE decisions SET verdict = 'allow'":           "append-only",
-		"DELETE FROM decisions":                            "append-only",
-		"DELETE FROM leases":                               "never deleted",
-		"UPDATE leases SET cost = 0 WHERE state = 'ended'": "final",
-	} {
-		_, err := db.Exec(script)
-		require.ErrorContains(t, err, want, script)
-	}
-	require.NoError(t, open(t, path).Verify(t.Context()))
+	onBoth(t, func(t *testing.T, b backend) {
+		address := audited(t, b)
+		scripts := map[string]string{
+			"UPDATE events SET note = ''": "append-only",
+			"DELETE FROM events":          "append-only",
+			"INSERT INTO events SELECT seq + 2, at, lease, version, was, became, 'new', cost, digest, hash FROM events WHERE seq = 5": "append-only",
+			"UPDATE decisions SET verdict = 'allow'":           "append-only",
+			"DELETE FROM decisions":                            "append-only",
+			"DELETE FROM leases":                               "never deleted",
+			"UPDATE leases SET cost = 0 WHERE state = 'ended'": "final",
+		}
+		if b.name == onSQLite.name {
+			scripts["INSERT OR REPLACE INTO events SELECT seq, at, lease, version, was, became, 'new', cost, digest, hash FROM events WHERE seq = 2"] = "append-only"
+		} else {
+			scripts["TRUNCATE events"] = "append-only"
+			scripts["TRUNCATE decisions"] = "append-only"
+			scripts["TRUNCATE leases, events"] = "never deleted"
+		}
+		for script, want := range scripts {
+			require.ErrorContains(t, b.try(t, address, script), want, script)
+		}
+		require.NoError(t, open(t, address).Verify(t.Context()))
+	})
 }
 
 func TestDecisionsAreKept(t *testing.T) {
-	db := open(t, fresh(t))
-	ok := intent("alice", 2*policy.Dollar)
-	_, err := db.Reserve(t.Context(), ok, noon, periods, under(3*policy.Dollar, 2*policy.Dollar))
-	require.NoError(t, err)
-	_, err = db.Reserve(t.Context(), intent("bob", 2*policy.Dollar), noon, periods, under(3*policy.Dollar, 2*policy.Dollar))
-	require.NoError(t, err)
-	l, err := db.Get(t.Context(), ok.ID)
-	require.NoError(t, err)
-	_, _, err = db.Rereserve(t.Context(), l, noon, periods, "", under(3*policy.Dollar, 9*policy.Dollar))
-	require.NoError(t, err)
+	onBoth(t, func(t *testing.T, b backend) {
+		db := open(t, b.fresh(t))
+		ok := intent("alice", 2*policy.Dollar)
+		_, err := db.Reserve(t.Context(), ok, noon, periods, under(3*policy.Dollar, 2*policy.Dollar))
+		require.NoError(t, err)
+		_, err = db.Reserve(t.Context(), intent("bob", 2*policy.Dollar), noon, periods, under(3*policy.Dollar, 2*policy.Dollar))
+		require.NoError(t, err)
+		l, err := db.Get(t.Context(), ok.ID)
+		require.NoError(t, err)
+		_, _, err = db.Rereserve(t.Context(), l, noon, periods, "", under(3*policy.Dollar, 9*policy.Dollar))
+		require.NoError(t, err)
 
-	denied := []policy.Violation{{Rule: "caps.lifetime", Limit: "$3.00"}}
-	all := []ledger.Decision{
-		{At: noon, Principal: "alice", Verdict: policy.Deny, WorstCase: 9 * policy.Dollar, PolicyHash: "hash", Lease: ok.ID, Violations: denied},
-		{At: noon, Principal: "bob", Verdict: policy.Deny, WorstCase: 2 * policy.Dollar, PolicyHash: "hash", Violations: denied},
-		{At: noon, Principal: "alice", Verdict: policy.Allow, WorstCase: 2 * policy.Dollar, PolicyHash: "hash", Lease: ok.ID, Violations: []policy.Violation{}},
-	}
-	got, err := db.Decisions(t.Context(), 0)
-	require.NoError(t, err)
-	require.Equal(t, all, got)
-	got, err = db.Decisions(t.Context(), 1)
-	require.NoError(t, err)
-	require.Equal(t, all[:1], got)
+		denied := []policy.Violation{{Rule: "caps.lifetime", Limit: "$3.00"}}
+		all := []ledger.Decision{
+			{At: noon, Principal: "alice", Verdict: policy.Deny, WorstCase: 9 * policy.Dollar, PolicyHash: "hash", Lease: ok.ID, Violations: denied},
+			{At: noon, Principal: "bob", Verdict: policy.Deny, WorstCase: 2 * policy.Dollar, PolicyHash: "hash", Violations: denied},
+			{At: noon, Principal: "alice", Verdict: policy.Allow, WorstCase: 2 * policy.Dollar, PolicyHash: "hash", Lease: ok.ID, Violations: []policy.Violation{}},
+		}
+		got, err := db.Decisions(t.Context(), 0)
+		require.NoError(t, err)
+		require.Equal(t, all, got)
+		got, err = db.Decisions(t.Context(), 1)
+		require.NoError(t, err)
+		require.Equal(t, all[:1], got)
+	})
 }
 
 func TestCorrections(t *testing.T) {
-	db := open(t, fresh(t))
-	l := reserve(t, db, intent("alice", policy.Dollar))
-	require.ErrorIs(t, db.Correct(t.Context(), l.ID, 1, noon, ""), ledger.ErrTransition)
-	require.ErrorIs(t, db.Correct(t.Context(), newID(), 1, noon, ""), lease.ErrNotFound)
-	yesterday := periods.Day.Add(-1e9)
-	l = end(t, db, l, 100, yesterday)
+	onBoth(t, func(t *testing.T, b backend) {
+		db := open(t, b.fresh(t))
+		l := reserve(t, db, intent("alice", policy.Dollar))
+		require.ErrorIs(t, db.Correct(t.Context(), l.ID, 1, noon, ""), ledger.ErrTransition)
+		require.ErrorIs(t, db.Correct(t.Context(), newID(), 1, noon, ""), lease.ErrNotFound)
+		yesterday := periods.Day.Add(-1e9)
+		l = end(t, db, l, 100, yesterday)
 
-	require.NoError(t, db.Correct(t.Context(), l.ID, 50, noon, "billed longer"))
-	require.NoError(t, db.Correct(t.Context(), l.ID, -150, noon, "refunded"))
-	require.ErrorIs(t, db.Correct(t.Context(), l.ID, -1, noon, ""), ledger.ErrInvalid)
-	require.NoError(t, db.Correct(t.Context(), l.ID, 7, noon, "after all"))
+		require.NoError(t, db.Correct(t.Context(), l.ID, 50, noon, "billed longer"))
+		require.NoError(t, db.Correct(t.Context(), l.ID, -150, noon, "refunded"))
+		require.ErrorIs(t, db.Correct(t.Context(), l.ID, -1, noon, ""), ledger.ErrInvalid)
+		require.NoError(t, db.Correct(t.Context(), l.ID, 7, noon, "after all"))
 
-	u, err := db.Usage(t.Context(), "alice", noon, periods)
-	require.NoError(t, err)
-	require.Equal(t, policy.Totals{Week: 7, Month: 7, Lifetime: 7, LaunchesLastHour: 1}, u.Principal, "in the periods in which it ended")
-	require.Equal(t, u.Principal, u.Account)
-	got, err := db.Get(t.Context(), l.ID)
-	require.NoError(t, err)
-	require.Equal(t, l, got, "the settlement stays as it was")
-	h, err := db.History(t.Context(), l.ID)
-	require.NoError(t, err)
-	require.Equal(t, lease.Event{At: noon, From: lease.Ended, To: lease.Ended, Note: "refunded", Cost: -150, Lease: l.ID}, h[3])
-	require.NoError(t, db.Verify(t.Context()))
+		u, err := db.Usage(t.Context(), "alice", noon, periods)
+		require.NoError(t, err)
+		require.Equal(t, policy.Totals{Week: 7, Month: 7, Lifetime: 7, LaunchesLastHour: 1}, u.Principal, "in the periods in which it ended")
+		require.Equal(t, u.Principal, u.Account)
+		got, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, l, got, "the settlement stays as it was")
+		h, err := db.History(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, lease.Event{At: noon, From: lease.Ended, To: lease.Ended, Note: "refunded", Cost: -150, Lease: l.ID}, h[3])
+		require.NoError(t, db.Verify(t.Context()))
+	})
 }
 
 // A sum that does not fit must never wrap around into a budget.
 func TestSumsDoNotWrap(t *testing.T) {
-	db := open(t, fresh(t))
-	reserve(t, db, intent("alice", policy.Unlimited))
-	_, err := db.Reserve(t.Context(), intent("bob", policy.Dollar), noon, periods, allow)
-	require.NoError(t, err)
-	_, err = db.Reserve(t.Context(), intent("bob", policy.Dollar), noon, periods, allow)
-	require.ErrorIs(t, err, ledger.ErrInvalid)
-	_, err = db.Reserve(t.Context(), intent("alice", policy.Dollar), noon, periods, allow)
-	require.Error(t, err)
+	onBoth(t, func(t *testing.T, b backend) {
+		db := open(t, b.fresh(t))
+		reserve(t, db, intent("alice", policy.Unlimited))
+		_, err := db.Reserve(t.Context(), intent("bob", policy.Dollar), noon, periods, allow)
+		require.NoError(t, err)
+		_, err = db.Reserve(t.Context(), intent("bob", policy.Dollar), noon, periods, allow)
+		require.ErrorIs(t, err, ledger.ErrInvalid)
+		_, err = db.Reserve(t.Context(), intent("alice", policy.Dollar), noon, periods, allow)
+		require.Error(t, err)
+	})
 }

@@ -10,11 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gofrs/flock"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lease"
@@ -67,13 +64,16 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		return nil, err
 	}
 	a := &app{log: log, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
-	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log})
+	lead := func(string) (bool, error) { return false, a.broken } // without a ledger nobody leads
+	yield := func() {}
+	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log, Later: true})
 	if err != nil {
-		log.Error("the ledger cannot be used: nothing will be launched", "path", s.ledgerPath, "err", err)
+		log.Error("the ledger cannot be used: nothing will be launched", "ledger", ledger.Redact(s.ledgerPath), "err", err)
 		a.store, a.broken = lease.BrokenStore(err), err
 	} else {
-		a.store = db
-		a.closers = append(a.closers, db.Close)
+		leader := db.Leader()
+		a.store, lead, yield = db, leader.Try, leader.Yield
+		a.closers = append(a.closers, db.Close, leader.Close)
 	}
 	a.account = &account{connect: func(ctx context.Context) (*lambda.Client, error) {
 		key, err := s.apiKey(ctx)
@@ -89,8 +89,6 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	}}
 	pool := remote.NewPool(remote.Config{Logger: log})
 	a.closers = append(a.closers, pool.Close)
-	lead := &leadership{ledger: s.ledgerPath}
-	a.closers = append(a.closers, lead.close)
 	host := newHosting(s.stateDir)
 	a.closers = append(a.closers, host.close)
 	var guard func(context.Context) error
@@ -100,7 +98,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	a.manager, err = lease.New(lease.Config{
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
-		Lead: lead.try, Yield: lead.yield, Home: home, Host: host.try,
+		Lead: lead, Yield: yield, Home: home, Host: host.try,
 		EnsureGuard: guard,
 		Guard:       a.guard, Logger: log,
 	})
@@ -108,48 +106,6 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
-}
-
-// leadership is the file lock of the one process that reconciles an account's
-// leases of a ledger. The kernel drops it when the process dies.
-type leadership struct {
-	ledger string
-
-	mu      sync.Mutex
-	account string
-	lock    *flock.Flock
-}
-
-func (l *leadership) try(account string) (bool, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lock != nil && l.account != account {
-		if err := l.lock.Close(); err != nil {
-			return false, err
-		}
-		l.lock = nil
-	}
-	if l.lock == nil {
-		l.account, l.lock = account, flock.New(l.ledger+".leader-"+account, flock.SetPermissions(0o600))
-	}
-	return l.lock.TryLock()
-}
-
-func (l *leadership) yield() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lock != nil {
-		_ = l.lock.Unlock() // closing would say it again
-	}
-}
-
-func (l *leadership) close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lock == nil {
-		return nil
-	}
-	return l.lock.Close()
 }
 
 func (a *app) close() error {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 const (
@@ -154,7 +155,7 @@ func (s *settings) ensureKeeper(ctx context.Context, a *app) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("start the keeper: no heartbeat of it in the ledger %s within %s; see %s", s.ledgerPath, keeperStarts, s.keeperLog())
+			return fmt.Errorf("start the keeper: no heartbeat of it in the ledger %s within %s; see %s", ledger.Redact(s.ledgerPath), keeperStarts, s.keeperLog())
 		case <-tick.C:
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/ledger"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -58,7 +59,8 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.sshPort, "ssh-port", port, "SSH port of the machines (GPULEASE_SSH_PORT)")
 	f.StringVar(&s.policyPath, "policy", s.env["GPULEASE_POLICY"], "policy file (GPULEASE_POLICY; default $XDG_CONFIG_HOME/gpulease/policy.yaml if it is there)")
 	f.StringArrayVar(&s.policyFlags, "policy-set", nil, "a rule that holds instead of the file's, such as caps.per_day=5; may be repeated (GPULEASE_POLICY_SET, separated by semicolons)")
-	f.StringVar(&s.ledgerPath, "ledger", s.env["GPULEASE_LEDGER"], "the ledger (GPULEASE_LEDGER; default ledger.db in the state directory)")
+	f.StringVar(&s.ledgerPath, "ledger", s.env["GPULEASE_LEDGER"], "the ledger: a file, or postgres://user@host/database (GPULEASE_LEDGER; default ledger.db in the state directory)")
+	f.Lookup("ledger").DefValue = ledger.Redact(s.env["GPULEASE_LEDGER"]) // --help shows it
 	f.StringVar(&s.stateDir, "state-dir", s.env["GPULEASE_STATE_DIR"], "keys, ledger and locks (GPULEASE_STATE_DIR; default $XDG_STATE_HOME/gpulease)")
 	f.StringVar(&s.principal, "principal", s.or("GPULEASE_PRINCIPAL", "default"), "who the agent is, for the policy's limits per principal (GPULEASE_PRINCIPAL)")
 	f.StringVar(&s.keyCommand, "lambda-api-key-command", s.env["LAMBDA_API_KEY_COMMAND"], "a command that prints the API key (LAMBDA_API_KEY_COMMAND)")
@@ -100,7 +102,7 @@ func (s *settings) check() error {
 	if s.ledgerPath == "" {
 		s.ledgerPath = filepath.Join(s.stateDir, "ledger.db")
 	}
-	if !strings.HasPrefix(s.ledgerPath, "postgres://") {
+	if !ledger.OnServer(s.ledgerPath) {
 		if err := absolute("GPULEASE_LEDGER", &s.ledgerPath); err != nil {
 			return err
 		}

@@ -94,7 +94,10 @@ func (x *examination) openLedger(ctx context.Context) {
 			return
 		}
 		x.noFile = true
-		x.ok("ledger", State, "none yet at %s; the first server makes it", x.LedgerPath)
+		x.ok("ledger", State, "none yet at %s; the first server makes it", ledger.Redact(x.LedgerPath))
+		return
+	case errors.Is(err, ledger.ErrOlderSchema):
+		x.warn("ledger", State, "gpulease leases", "not checked: %v", err)
 		return
 	case errors.Is(err, ledger.ErrNetworkDisk):
 		x.warn("ledger", State, "set TMPDIR to a local directory and run gpulease doctor again", "not checked: its copy would be on a network file system")
@@ -112,14 +115,23 @@ func (x *examination) openLedger(ctx context.Context) {
 
 func mendLedger(err error, path string) string {
 	switch {
-	case errors.Is(err, ledger.ErrPostgres):
-		return "set GPULEASE_LEDGER to the path of a file"
+	case errors.Is(err, ledger.ErrAddress):
+		return "correct GPULEASE_LEDGER"
+	case errors.Is(err, ledger.ErrAway):
+		return "start the PostgreSQL server, or correct GPULEASE_LEDGER"
+	case errors.Is(err, ledger.ErrUnwritable) && ledger.OnServer(path):
+		return "give the role what it lacks, see docs/ledger.md"
+	case errors.Is(err, ledger.ErrNotLedger) && ledger.OnServer(path):
+		return "put ?search_path=NAME, a schema of its own, into GPULEASE_LEDGER"
 	case errors.Is(err, ledger.ErrNewerSchema):
 		return "install the gpulease that wrote it, or a newer one"
 	case errors.Is(err, ledger.ErrNotLedger):
 		return "set GPULEASE_LEDGER to a file of its own"
 	case errors.Is(err, fs.ErrPermission):
 		return "chmod 600 " + Quote(path)
+	}
+	if ledger.OnServer(path) {
+		return "look in the console for machines that still run, then bring the database back from a backup"
 	}
 	return "look in the console for machines that still run, then move " + path + " away"
 }
@@ -142,10 +154,10 @@ func (x *examination) readLedger(ctx context.Context) error {
 		}
 	}
 	if err := x.ledger.Verify(ctx); err != nil {
-		x.fail("ledger", State, "find out who changed it; gpulease leases --all shows what it says", "%s is not what was written: %v", x.LedgerPath, err)
+		x.fail("ledger", State, "find out who changed it; gpulease leases --all shows what it says", "%s is not what was written: %v", ledger.Redact(x.LedgerPath), err)
 		return nil
 	}
-	x.ok("ledger", State, "%s (ledger %s, schema %d): %s, %d live; its history is whole", x.LedgerPath, id, x.ledger.Schema, count(len(all), "lease"), len(x.live))
+	x.ok("ledger", State, "%s (ledger %s, schema %d): %s, %d live; its history is whole", ledger.Redact(x.LedgerPath), id, x.ledger.Schema, count(len(all), "lease"), len(x.live))
 	x.liveLeases()
 	return nil
 }

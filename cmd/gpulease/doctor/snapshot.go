@@ -14,8 +14,9 @@ import (
 	"github.com/gpulease/gpulease/ledger"
 )
 
-// Copy is a ledger as it was at one moment, in a file of its own. Opening the
-// ledger itself may migrate it and takes its lock.
+// Copy is a ledger as it was at one moment, in a file of its own: opening the
+// ledger itself may migrate it and takes its lock. On a server it is the ledger
+// itself, opened for reading only.
 type Copy struct {
 	*ledger.DB
 	Schema int // of the ledger that was copied
@@ -26,8 +27,12 @@ type Copy struct {
 // only; writers go on meanwhile. It fails with fs.ErrNotExist where there is no
 // ledger, and with the errors of [ledger.Open].
 func CopyLedger(ctx context.Context, path string) (_ *Copy, err error) {
-	if strings.HasPrefix(path, "postgres://") || strings.HasPrefix(path, "postgresql://") {
-		return nil, fmt.Errorf("copy the ledger: %w", ledger.ErrPostgres) // the address holds a password
+	if ledger.OnServer(path) {
+		db, err := ledger.Open(ctx, path, ledger.Options{ReadOnly: true})
+		if err != nil {
+			return nil, err
+		}
+		return &Copy{DB: db, Schema: ledger.SchemaVersion}, nil
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("copy the ledger: %w", err)

@@ -153,12 +153,18 @@ func TestALedgerThatIsInUseIsReadAndLeftAlone(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-func TestPostgresAddressIsNotRepeated(t *testing.T) {
+func TestPasswordsInAddressesAreNotRepeated(t *testing.T) {
 	t.Parallel()
-	c := newClinic(t, lambdatest.Config{})
-	c.cfg.LedgerPath = "postgres://me:hunter2@db/gpulease"
-	l := line(t, c.run(), "ledger")
-	require.Equal(t, doctor.Fail, l.Finding)
-	require.Contains(t, l.Mend, "path of a file")
-	require.NotContains(t, l.Text+l.Mend, "hunter2")
+	for address, mend := range map[string]string{
+		"postgres://me:hunter2@127.0.0.1:1/gpulease":   "start the PostgreSQL server",
+		"postgresql://me:hunter2@127.0.0.1:1/gpulease": "start the PostgreSQL server",
+		"postgres://me:hunter2/@127.0.0.1:1/gpulease":  "correct GPULEASE_LEDGER",
+	} {
+		c := newClinic(t, lambdatest.Config{})
+		c.cfg.LedgerPath = address
+		l := line(t, c.run(), "ledger")
+		require.Equal(t, doctor.Fail, l.Finding)
+		require.Contains(t, l.Mend, mend)
+		require.NotContains(t, l.Text+l.Mend, "hunter2")
+	}
 }

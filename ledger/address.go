@@ -1,0 +1,92 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// OnServer reports whether the address of a ledger leads to a PostgreSQL server, and is no path.
+func OnServer(address string) bool {
+	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+}
+
+// Redact is the address of a ledger as it may be shown: without a password.
+func Redact(address string) string {
+	if !OnServer(address) {
+		return address
+	}
+	a, err := split(address)
+	if err != nil {
+		return "postgres://(an address that cannot be read)"
+	}
+	shown := "postgres://"
+	if a.user != "" {
+		shown += a.user + "@"
+	}
+	shown += a.hosts + a.path
+	if schema := a.options.Get("search_path"); schema != "" {
+		shown += "?search_path=" + url.QueryEscape(schema)
+	}
+	return shown
+}
+
+// parts are those of an address on a server, as they are written.
+type parts struct {
+	user, password, hosts, path string
+	options                     url.Values
+}
+
+// split takes an address apart. It refuses one whose password could be taken for something else, which would then be shown: a
+// password with @, /, ? or # in it, as it is.
+func split(address string) (parts, error) {
+	_, rest, _ := strings.Cut(address, "://")
+	authority, tail := rest, ""
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority, tail = rest[:i], rest[i:]
+	}
+	if strings.Contains(tail, "@") || strings.Count(authority, "@") > 1 || strings.Contains(tail, "#") {
+		return parts{}, fmt.Errorf("%w: @, /, ? and # in a password have to be written as %%40, %%2F, %%3F and %%23, and @ elsewhere as %%40", ErrAddress)
+	}
+	var a parts
+	if login, hosts, found := strings.Cut(authority, "@"); found {
+		a.user, a.password, _ = strings.Cut(login, ":")
+		a.hosts = hosts
+	} else {
+		a.hosts = authority
+	}
+	query := ""
+	a.path, query, _ = strings.Cut(tail, "?")
+	var err error
+	if a.options, err = url.ParseQuery(query); err != nil {
+		return parts{}, fmt.Errorf("%w: its options, after the ?, are not well formed", ErrAddress)
+	}
+	for name := range a.options {
+		if strings.Contains(strings.ToLower(name), "password") {
+			return parts{}, fmt.Errorf("%w: a password belongs before the @, in PGPASSWORD or in the password file", ErrAddress)
+		}
+	}
+	return a, nil
+}
+
+// parse reads an address on a server, with what the variables of PostgreSQL's own programs add to it.
+func parse(address string) (*pgx.ConnConfig, error) {
+	a, err := split(address)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(address)
+	if err == nil {
+		return config, nil
+	}
+	// The driver's error repeats the address, and what it wraps may repeat a part of it.
+	var bad *pgconn.ParseConfigError
+	if why := errors.Unwrap(err); errors.As(err, &bad) && why != nil && a.password == "" {
+		return nil, fmt.Errorf("%w: %w", ErrAddress, why)
+	}
+	return nil, fmt.Errorf("%w: a part of it is not valid, and which is not said because it could show the password", ErrAddress)
+}
