@@ -37,8 +37,8 @@ func Redact(address string) string {
 
 // parts are those of an address on a server, as they are written.
 type parts struct {
-	user, password, hosts, path string
-	options                     url.Values
+	user, hosts, path, query string
+	options                  url.Values
 }
 
 // split takes an address apart. It refuses one whose password could be taken for something else, which would then be shown: a
@@ -54,15 +54,14 @@ func split(address string) (parts, error) {
 	}
 	var a parts
 	if login, hosts, found := strings.Cut(authority, "@"); found {
-		a.user, a.password, _ = strings.Cut(login, ":")
+		a.user, _, _ = strings.Cut(login, ":")
 		a.hosts = hosts
 	} else {
 		a.hosts = authority
 	}
-	query := ""
-	a.path, query, _ = strings.Cut(tail, "?")
+	a.path, a.query, _ = strings.Cut(tail, "?")
 	var err error
-	if a.options, err = url.ParseQuery(query); err != nil {
+	if a.options, err = url.ParseQuery(a.query); err != nil {
 		return parts{}, fmt.Errorf("%w: its options, after the ?, are not well formed", ErrAddress)
 	}
 	for name := range a.options {
@@ -83,10 +82,13 @@ func parse(address string) (*pgx.ConnConfig, error) {
 	if err == nil {
 		return config, nil
 	}
-	// The driver's error repeats the address, and what it wraps may repeat a part of it.
-	var bad *pgconn.ParseConfigError
-	if why := errors.Unwrap(err); errors.As(err, &bad) && why != nil && a.password == "" {
-		return nil, fmt.Errorf("%w: %w", ErrAddress, why)
+	// The driver's error repeats the address. One without the password fails in the same way, unless it is the password that is wrong.
+	if _, err = pgx.ParseConfig("postgres://" + strings.TrimPrefix(a.user+"@", "@") + a.hosts + a.path + "?" + a.query); err == nil {
+		return nil, fmt.Errorf("%w: its password is not well formed; special characters have to be written as %%40 and the like", ErrAddress)
 	}
-	return nil, fmt.Errorf("%w: a part of it is not valid, and which is not said because it could show the password", ErrAddress)
+	var bad *pgconn.ParseConfigError
+	if why := errors.Unwrap(err); errors.As(err, &bad) && why != nil {
+		err = why // it is enough, and more would only repeat the address
+	}
+	return nil, fmt.Errorf("%w: %w", ErrAddress, err)
 }

@@ -6,13 +6,20 @@ import (
 	"testing"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 // BenchmarkReserveUpdate is a lease reserved and settled: two transactions, on a ledger with a history.
 func BenchmarkReserveUpdate(b *testing.B) {
+	for _, on := range []backend{onSQLite, onPostgres} {
+		b.Run(on.name, func(b *testing.B) { benchmarkReserveUpdate(b, on) })
+	}
+}
+
+func benchmarkReserveUpdate(b *testing.B, on backend) {
 	for _, goroutines := range []int{1, 16} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
-			db := open(b, fresh(b))
+			db := open(b, on.fresh(b))
 			ctx := b.Context()
 			both := func() error {
 				res, err := db.Reserve(ctx, intent("a", 1), noon, periods, allow)
@@ -47,14 +54,43 @@ func BenchmarkReserveUpdate(b *testing.B) {
 
 // BenchmarkOpen is a start of the product on a ledger that is there.
 func BenchmarkOpen(b *testing.B) {
-	path := fresh(b)
-	db := open(b, path)
-	for range 200 {
-		if _, err := db.Reserve(b.Context(), intent("a", 1), noon, periods, allow); err != nil {
-			b.Fatal(err)
-		}
+	for _, on := range []backend{onSQLite, onPostgres} {
+		b.Run(on.name, func(b *testing.B) {
+			address := on.fresh(b)
+			db := open(b, address)
+			for range 200 {
+				if _, err := db.Reserve(b.Context(), intent("a", 1), noon, periods, allow); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				db, err := ledger.Open(b.Context(), address, ledger.Options{})
+				if err == nil {
+					err = db.Close()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
-	for b.Loop() {
-		open(b, path)
+}
+
+// BenchmarkUsage is what every quote and every look at the budget does.
+func BenchmarkUsage(b *testing.B) {
+	for _, on := range []backend{onSQLite, onPostgres} {
+		b.Run(on.name, func(b *testing.B) {
+			db := open(b, on.fresh(b))
+			for range 200 {
+				if _, err := db.Reserve(b.Context(), intent("a", 1), noon, periods, allow); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if _, err := db.Usage(b.Context(), "a", noon, periods); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -24,3 +24,21 @@ func (db *DB) Unsynced(ctx context.Context) error {
 
 // TurnKey is the number of the lock that writers to a ledger on a server take.
 func TurnKey(schema string) int64 { return (&server{schema: schema}).lockKey("writers") }
+
+// Query is a text that the server answers on the connection that writes.
+func (db *DB) Query(ctx context.Context, query string) (answer string, err error) {
+	return answer, db.engine.(*server).writer.QueryRowContext(ctx, query).Scan(&answer)
+}
+
+// Setting is a setting of the connection that writes.
+func (db *DB) Setting(ctx context.Context, name string) (string, error) {
+	return db.Query(ctx, "SHOW "+name)
+}
+
+// Denials counts the decisions that were no.
+func (db *DB) Denials(ctx context.Context) (n int, err error) {
+	err = db.read(ctx, func(ctx context.Context, tx session) error {
+		return tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM decisions WHERE verdict = 'deny'").Scan(&n)
+	})
+	return n, err
+}

@@ -39,14 +39,18 @@ func (l *Leader) Try(account string) (bool, error) {
 	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), leaderPatience)
 	defer cancel()
-	if err := l.db.attach(ctx); err != nil {
-		return false, err
+	err := l.db.attach(ctx)
+	var have bool
+	if err == nil {
+		have, err = l.lock.try(ctx, text(account))
 	}
-	have, err := l.lock.try(ctx, text(account))
-	if err != nil {
-		return false, fmt.Errorf("take the lead: %w", explain(err))
+	switch {
+	case err == nil:
+		return have, nil
+	case ctx.Err() != nil:
+		return false, fmt.Errorf("take the lead: %w (no answer within %s)", ErrAway, leaderPatience)
 	}
-	return have, nil
+	return false, fmt.Errorf("take the lead: %w", explain(err))
 }
 
 // Yield gives the lock back, if it is held.
@@ -114,7 +118,7 @@ func (l *serverLeader) try(ctx context.Context, account string) (have bool, err 
 		l.yield()
 	}
 	if l.conn != nil && l.conn.Ping(ctx) != nil { // with it the lock is gone
-		_ = l.close()
+		_ = l.drop()
 	}
 	if l.held {
 		return true, nil
@@ -124,11 +128,11 @@ func (l *serverLeader) try(ctx context.Context, account string) (have bool, err 
 			return false, err
 		}
 		if err = l.s.prepareConn(ctx, l.conn); err != nil {
-			return false, errors.Join(err, l.close())
+			return false, errors.Join(err, l.drop())
 		}
 	}
 	if err := l.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", l.s.lockKey("leader "+account)).Scan(&l.held); err != nil {
-		return false, errors.Join(err, l.close()) // it may have been given, and its answer lost
+		return false, errors.Join(err, l.drop()) // it may have been given, and its answer lost
 	}
 	l.account = account
 	return l.held, nil
@@ -142,11 +146,17 @@ func (l *serverLeader) yield() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, err := l.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", l.s.lockKey("leader "+l.account)); err != nil {
-		_ = l.close() // that frees it
+		_ = l.drop() // that frees it
 	}
 }
 
 func (l *serverLeader) close() error {
+	l.yield() // the server may take a moment to notice that a connection has ended
+	return l.drop()
+}
+
+// drop ends the connection, and with it the lock.
+func (l *serverLeader) drop() error {
 	l.held = false
 	if l.conn == nil {
 		return nil

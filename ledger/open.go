@@ -35,6 +35,7 @@ type DB struct {
 
 	attaching chan struct{} // held by who attaches or looks whether it is done
 	id        string        // once attached
+	closed    bool
 }
 
 var _ lease.Store = (*DB)(nil)
@@ -103,8 +104,11 @@ func (db *DB) attach(ctx context.Context) error {
 		return context.Cause(wait)
 	}
 	defer func() { <-db.attaching }()
-	if db.id != "" {
+	switch {
+	case db.id != "":
 		return nil
+	case db.closed:
+		return errors.New("the ledger is closed")
 	}
 	id, err := db.engine.open(ctx, db.rand)
 	if err != nil {
@@ -138,6 +142,9 @@ func (db *DB) readAll(ctx context.Context, do func(context.Context, session) err
 
 // Close gives back what Open took. Methods that are under way are waited for or fail; later ones fail.
 func (db *DB) Close() error {
+	db.attaching <- struct{}{}
+	db.closed = true
+	<-db.attaching
 	if err := db.engine.close(); err != nil {
 		return fmt.Errorf("close the ledger: %w", err)
 	}

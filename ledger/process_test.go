@@ -58,6 +58,7 @@ var children = map[string]func(ctx context.Context, path string, out io.Writer) 
 	"spend":  childSpend,
 	"hammer": childHammer,
 	"open":   childOpen,
+	"race":   childRace,
 }
 
 // child is the test binary as another process.

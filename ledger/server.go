@@ -59,9 +59,6 @@ func newServer(address string, o Options) (*server, error) {
 		return nil
 	}
 	config.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}}).DialContext
-	s.writer = s.pool(1)
-	const readers = 3
-	s.reader = s.pool(readers)
 	return s, nil
 }
 
@@ -80,14 +77,11 @@ func (s *server) prepareConn(ctx context.Context, c *pgx.Conn) error {
 			s.log.Warn("the connection to the ledger's server is not encrypted: put sslmode=verify-full into its address", "ledger", s.shown)
 		})
 	}
-	path, args := "", []any{s.stalls().Milliseconds()}
-	if s.schema != "" { // later changes of the role's search path lead nowhere else
-		path, args = ", set_config('search_path', $2, false)", append(args, pgx.Identifier{s.schema}.Sanitize())
-	}
-	// A session that stalls in a transaction, with its process suspended or its machine gone, is ended, so that others can write.
+	// Later changes of the role's search path lead nowhere else. A session that stalls in a transaction, with its process suspended or its machine gone, is ended, so that others can write.
 	_, err := c.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1::bigint::text, false), set_config('tcp_keepalives_idle', '10', false),
 		set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false),
-		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)`+path, args...)
+		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
+		set_config('search_path', $2, false)`, s.stalls().Milliseconds(), pgx.Identifier{s.schema}.Sanitize())
 	return err
 }
 
@@ -101,7 +95,12 @@ func local(a net.Addr) bool {
 	return true
 }
 
-func (s *server) close() error { return errors.Join(s.reader.Close(), s.writer.Close()) }
+func (s *server) close() error {
+	if s.reader == nil {
+		return nil
+	}
+	return errors.Join(s.reader.Close(), s.writer.Close())
+}
 
 // check has nothing to do: PostgreSQL gives no look at its structures to those who only use it.
 func (s *server) check(context.Context, session) error { return nil }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // application is what the row of that name in meta says, where the tables of a schema are ours.
@@ -44,11 +46,20 @@ func (s *server) open(ctx context.Context, random io.Reader) (id string, err err
 	})
 }
 
-// findSchema finds out where tables are made and looked for, and whether the database is fit for a ledger.
+// findSchema finds out where tables are made and looked for, and whether the database is fit for a ledger. Then there are pools of
+// connections, which look nowhere else.
 func (s *server) findSchema(ctx context.Context) error {
+	if s.reader != nil {
+		return nil // found before the server went away
+	}
+	c, err := pgx.ConnectConfig(ctx, s.config.Copy())
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
 	var schema sql.NullString
 	var encoding, fsync string
-	err := s.reader.QueryRowContext(ctx, "SELECT current_schema(), current_setting('server_encoding'), current_setting('fsync')").Scan(&schema, &encoding, &fsync)
+	err = c.QueryRow(ctx, "SELECT current_schema(), current_setting('server_encoding'), current_setting('fsync')").Scan(&schema, &encoding, &fsync)
 	switch {
 	case err != nil:
 		return err
@@ -59,13 +70,10 @@ func (s *server) findSchema(ctx context.Context) error {
 	case fsync == "off":
 		s.log.Warn("the ledger's server runs with fsync=off: a power failure can damage the ledger", "ledger", s.shown)
 	}
-	if s.schema == schema.String {
-		return nil
-	}
 	s.schema = schema.String
 	s.key = s.lockKey("writers")
-	s.reader.SetMaxIdleConns(0) // the connection so far has another search path
-	s.reader.SetMaxIdleConns(1)
+	const readers = 3
+	s.writer, s.reader = s.pool(1), s.pool(readers)
 	return nil
 }
 

@@ -42,11 +42,25 @@ func (i *identity) set(id string, seq int64) {
 	i.id, i.seq = id, max(i.seq, seq)
 }
 
+// advance notes that the ledger ends at an event, or later.
+func (i *identity) advance(seq int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.seq = max(i.seq, seq)
+}
+
+// end is the last event that is known.
+func (i *identity) end() int64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.seq
+}
+
 // lookAtIdentity has a row that identity.check takes.
 const lookAtIdentity = "SELECT (SELECT value FROM meta WHERE key = 'ledger_id'), (SELECT value FROM meta WHERE key = 'schema_version'), (SELECT seq FROM chains WHERE name = 'events')"
 
-// check returns the schema version, or ErrReplaced. row is what lookAtIdentity yields, as text.
-func (i *identity) check(row [][]byte) (version int, err error) {
+// check returns the schema version, or ErrReplaced. row is what lookAtIdentity yields, as text, and least what end was before.
+func (i *identity) check(row [][]byte, least int64) (version int, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if string(row[0]) != i.id {
@@ -56,10 +70,10 @@ func (i *identity) check(row [][]byte) (version int, err error) {
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%w (its last event: %w)", ErrCorrupt, err)
-	case seq < i.seq:
-		return 0, fmt.Errorf("%w (it ends at event %d, and had %d)", ErrReplaced, seq, i.seq)
+	case seq < least:
+		return 0, fmt.Errorf("%w (it ends at event %d, and had %d)", ErrReplaced, seq, least)
 	}
-	i.seq = seq
+	i.seq = max(i.seq, seq)
 	if version, err = strconv.Atoi(string(row[1])); err != nil {
 		err = fmt.Errorf("%w (its schema version: %w)", ErrCorrupt, err)
 	}
@@ -91,6 +105,7 @@ func (s *server) transact(ctx context.Context, look string, do func(context.Cont
 		return ctx.Err()
 	}
 	defer func() { <-s.inTurn }()
+	least := s.is.end()
 	// Each statement sees what was committed before it, and so everything that was before the lock was had.
 	conn, row, err := s.begin(wait, s.writer, fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = %d; SELECT pg_advisory_xact_lock(%d); %s",
 		s.busy.Milliseconds(), s.key, look))
@@ -109,7 +124,7 @@ func (s *server) transact(ctx context.Context, look string, do func(context.Cont
 	}()
 	if look != "" {
 		// A newer version may have changed the schema since we opened the ledger.
-		version, err := s.is.check(row)
+		version, err := s.is.check(row, least)
 		if err = errors.Join(err, tooNew(version)); err != nil {
 			return err
 		}
@@ -163,7 +178,7 @@ func (s *server) commit(ctx context.Context, conn *sql.Conn) error {
 	case err == nil:
 		if rows := results[0].Rows; len(rows) > 0 {
 			if seq, err := strconv.ParseInt(string(rows[0][0]), 10, 64); err == nil {
-				s.is.set(s.is.id, seq)
+				s.is.advance(seq)
 			}
 		}
 		return conn.Close()
@@ -186,6 +201,7 @@ func (s *server) read(ctx context.Context, patience time.Duration, do func(conte
 	}
 	var conn *sql.Conn
 	var row [][]byte
+	least := s.is.end()
 	err := s.bounded(ctx, func(ctx context.Context) (err error) {
 		conn, row, err = s.begin(ctx, s.reader, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "+lookAtIdentity)
 		return err
@@ -194,7 +210,7 @@ func (s *server) read(ctx context.Context, patience time.Duration, do func(conte
 		return err
 	}
 	defer rollback(ctx, conn) // there is nothing to commit
-	if _, err := s.is.check(row); err != nil {
+	if _, err := s.is.check(row, least); err != nil {
 		return err
 	}
 	return s.answered(ctx, do(ctx, numbered{conn}))
