@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger/postgrestest"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -37,7 +39,12 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "5"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := postgrestest.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "end the PostgreSQL server:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 // world is a simulated cloud and a state directory, in real time.

@@ -44,7 +44,7 @@ type Server struct {
 	bin  string
 	as   account
 	cmd  *exec.Cmd
-	stop io.WriteCloser // what ends it when it is closed
+	stop io.WriteCloser // what ends it when it is closed; nil while it does not run
 	log  *bytes.Buffer
 }
 
@@ -175,11 +175,16 @@ func (s *Server) run(ctx context.Context) error {
 
 // end ends the server as a crash would.
 func (s *Server) end(word string) error {
+	if s.stop == nil {
+		return nil
+	}
 	_, err := io.WriteString(s.stop, word+"\n")
-	return errors.Join(err, s.stop.Close(), s.cmd.Wait())
+	err = errors.Join(err, s.stop.Close(), s.cmd.Wait())
+	s.stop = nil
+	return err
 }
 
-// Stop ends the server and removes its files.
+// Stop ends the server, if it runs, and removes its files.
 func (s *Server) Stop() error { return errors.Join(s.end(""), os.RemoveAll(s.Dir)) }
 
 // Crash ends the server as its machine's crash would; Again starts it again.
