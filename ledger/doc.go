@@ -2,9 +2,11 @@
 // every change, durably and for any number of processes at once. [DB] is the [lease.Store] of the product.
 //
 // One lease is one row, and that row is intent, reservation and lease in one, so nothing can be reserved without a lease that
-// says what for. Each method that writes is one transaction, on disk when it returns: SQLite in WAL mode with full
-// synchronisation. Writers take turns by a file lock beside the ledger, because SQLite's own waiting lets one busy
-// process starve the others; readers never wait.
+// says what for. Each method that writes is one transaction, on disk when it returns. Writers take turns; readers never wait.
+//
+// A ledger is a file in SQLite, in WAL mode with full synchronisation: there the turn is a file lock beside it, because SQLite's own
+// waiting lets one busy process starve the others. Or it is the tables of a schema in PostgreSQL, where the turn is an
+// advisory lock that ends with the transaction. The statements are the same; what differs is an engine.
 //
 // Events and decisions are append-only, by triggers, and chained by SHA-256, each with its predecessor; an event also holds a
 // digest of the lease as it was written. [DB.Verify] finds a row that was changed, removed or moved, in the trail and
@@ -17,5 +19,5 @@
 // A request that was denied leaves its key free.
 //
 // The package decides nothing about money: the caller's function does, inside the transaction. It knows no policy rules, calls no
-// cloud, and repairs nothing: a file that is damaged, foreign or newer is an error, and never replaced by an empty ledger.
+// cloud, and repairs nothing: what is damaged, foreign or newer is an error, and never replaced by an empty ledger.
 package ledger

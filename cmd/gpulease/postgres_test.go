@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -113,4 +114,21 @@ func TestAnAddressThatCannotBeReadIsNotShown(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(help), "hun")
 	w.env = good
+}
+
+// The ledger's server goes away and the deadline comes: the machine is ended all the same, and settled when the server is back.
+func TestADeadlineWhileTheLedgerIsAway(t *testing.T) {
+	t.Parallel()
+	s, err := postgrestest.Start(t.Context())
+	postgrestest.Need(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	w := newWorld(t, lambdatest.Config{})
+	w.env = append(w.env, "GPULEASE_LEDGER="+s.NewAddress(t))
+	h := w.host()
+	l := h.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 1})
+	h.until(l.Lease, "ready")
+	require.NoError(t, s.Crash())
+	require.Eventually(t, func() bool { return len(w.sim.Running()) == 0 }, 3*time.Minute, 100*time.Millisecond, "nobody has ended it")
+	require.NoError(t, s.Again(t.Context()))
+	h.until(l.Lease, "ended")
 }
