@@ -210,6 +210,17 @@ func TestEncryptedAsTheAddressSays(t *testing.T) {
 	require.ErrorContains(t, err, "certificate")
 }
 
+// What PostgreSQL's own programs take from elsewhere is taken from there.
+func TestPasswordFileAndSeveralHosts(t *testing.T) {
+	s := postgrestest.Shared(t)
+	file := filepath.Join(t.TempDir(), "pgpass")
+	escaped := strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(postgrestest.Password)
+	require.NoError(t, os.WriteFile(file, []byte("*:*:*:"+postgrestest.User+":"+escaped+"\n"), 0o600))
+	t.Setenv("PGPASSFILE", file)
+	address := fmt.Sprintf("postgres://%s@127.0.0.1:1,127.0.0.1:%d/%s?sslmode=disable&search_path=%s", postgrestest.User, s.Port, postgrestest.Database, s.NewSchema(t))
+	reserve(t, open(t, address), intent("a", 1))
+}
+
 func TestThroughAUnixSocket(t *testing.T) {
 	s := postgrestest.Shared(t)
 	u, err := url.Parse(s.NewAddress(t))

@@ -90,25 +90,20 @@ func (s *server) write(ctx context.Context, do func(context.Context, session) er
 // transact runs do in a transaction that no other writer can be beside. They take turns by a lock that ends with the transaction;
 // it is the only one that anybody waits for, so that there are no deadlocks. look is lookAtIdentity, or "" while there may be no ledger.
 func (s *server) transact(ctx context.Context, look string, do func(context.Context, session) error) error {
-	const grace = time.Second // in which the server says itself that it was waited for too long
+	const grace = time.Second // in which the server says itself that others were waited for too long
 	wait, cancel := context.WithTimeoutCause(ctx, s.busy+grace, errSilent)
 	defer cancel()
-	if wait.Err() != nil {
-		return wait.Err()
+	turn, cancelTurn := context.WithTimeout(context.WithoutCancel(ctx), s.busy)
+	defer cancelTurn()
+	if err := s.takeTurn(wait); err != nil {
+		return err
 	}
-	select {
-	case s.inTurn <- struct{}{}:
-	case <-wait.Done():
-		if ctx.Err() == nil {
-			return ErrBusy
-		}
-		return ctx.Err()
-	}
+	due, _ := turn.Deadline() // also while the server is waited for
 	defer func() { <-s.inTurn }()
 	least := s.is.end()
 	// Each statement sees what was committed before it, and so everything that was before the lock was had.
 	conn, row, err := s.begin(wait, s.writer, fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = %d; SELECT pg_advisory_xact_lock(%d); %s",
-		s.busy.Milliseconds(), s.key, look))
+		max(time.Until(due), time.Millisecond).Milliseconds(), s.key, look))
 	if err != nil {
 		return s.answered(wait, err)
 	}
@@ -134,6 +129,22 @@ func (s *server) transact(ctx context.Context, look string, do func(context.Cont
 	}
 	open = false
 	return s.commit(ctx, conn)
+}
+
+// takeTurn waits for the other writers of this process.
+func (s *server) takeTurn(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	select {
+	case s.inTurn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), errSilent) {
+			return ErrBusy
+		}
+		return ctx.Err()
+	}
 }
 
 // begin begins a transaction on a connection from a pool and returns the row that the last statement of script yields, if any. A connection
