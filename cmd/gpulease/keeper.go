@@ -25,7 +25,8 @@ const (
 	keeperStarts  = 10 * time.Second // how long a server waits for a keeper's first heartbeat
 	keeperFresh   = 20 * time.Second // how old a heartbeat may be
 	keeperLogSize = 1 << 20
-	keeperSweep   = 10 * time.Second
+	keeperSweep   = 10 * time.Second // how long one sweep may take
+	keeperAgain   = 15 * time.Second // after a sweep that has found an instance
 )
 
 func (s *settings) keeperLock() *flock.Flock {
@@ -101,20 +102,18 @@ func (a *app) keep(ctx context.Context) error {
 	}
 }
 
-// untilNothingLives returns when no lease is alive. A ledger that cannot be read
-// is no proof of that.
+// untilNothingLives returns when no lease is alive, and no instance of an ended one
+// either. A ledger that cannot be read is no proof of that.
 func (a *app) untilNothingLives(ctx context.Context) {
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
+	var swept time.Time
 	for {
-		if live, err := a.store.Live(ctx); err == nil && len(live) == 0 {
-			// What a killed server could not tidy up any more is ours to tidy.
-			sweepCtx, cancel := context.WithTimeout(ctx, keeperSweep)
-			defer cancel()
-			if err := a.manager.Sweep(sweepCtx); err != nil {
-				a.log.Warn("what ended leases left behind is still there", "err", err)
+		if live, err := a.store.Live(ctx); err == nil && len(live) == 0 && time.Since(swept) >= keeperAgain {
+			swept = time.Now()
+			if err := a.sweep(ctx); !errors.Is(err, lease.ErrStray) {
+				return
 			}
-			return
 		}
 		select {
 		case <-ctx.Done():
@@ -122,6 +121,17 @@ func (a *app) untilNothingLives(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// sweep tidies what a killed server could not tidy up any more.
+func (a *app) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, keeperSweep)
+	defer cancel()
+	err := a.manager.Sweep(ctx)
+	if err != nil {
+		a.log.Warn("what ended leases left behind is still there", "err", err)
+	}
+	return err
 }
 
 // ensureKeeper returns when a keeper guards this ledger's leases: it holds its
