@@ -104,3 +104,57 @@ func TestSecondMachineOfALaunchCountsUntilItIsGone(t *testing.T) {
 	require.Less(t, k.counted(), k.bill()+policy.Cents(129).For(15*time.Minute), "and not twice")
 	require.GreaterOrEqual(t, l.Cost, policy.Cents(129).For(30*time.Minute))
 }
+
+// The machine of a lease is gone, and one with its signed name is there under another id: moved by
+// the cloud, or copied by a person. The lease ends; what carries our name is ended, too, and counted.
+func TestMachineThatReturnsUnderAnotherID(t *testing.T) {
+	k := newKit(t, lambdatest.Config{TerminateTime: -1, Linger: -1})
+	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
+	l = k.untilState(l.ID, lease.Ready)
+	k.pass(10, time.Minute)
+	require.NoError(t, k.sim.Terminate(l.InstanceID))
+	id, err := k.sim.Launch(lambdatest.Order{Type: testType, Region: l.Region, Name: l.Name, Key: l.KeyName})
+	require.NoError(t, err)
+	require.NotEqual(t, l.InstanceID, id)
+	got := k.over(l.ID)
+	require.Equal(t, lease.Gone, got.Reason)
+	k.pass(10, time.Minute)
+	require.Empty(t, k.sim.Running())
+	require.GreaterOrEqual(t, k.counted(), k.bill())
+}
+
+// Somebody else's machine was seen with a key that is not used any more. It does not count, and
+// is not reported, for ever.
+func TestMachineOfAnAccountThatIsNotUsedAnyMore(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	k.foreign("by-hand")
+	l := k.launch(lease.LaunchRequest{})
+	k.over(l.ID)
+	require.Len(t, k.m.Notices(t.Context()), 1)
+	k.halt()
+	mine, other := k.sim, lambdatest.Start(t, lambdatest.Config{Virtual: true, BootTime: time.Minute})
+	k.sim = other
+	other.Advance(mine.Now().Sub(other.Now()))
+	c := k.client(other.APIKey())
+	k.sim = mine
+	k.start(c)
+	for range 24 * 30 {
+		mine.Advance(time.Hour)
+		other.Advance(time.Hour)
+	}
+	spent := k.counted()
+	require.Greater(t, spent, 900*policy.Dollar, "nobody has looked: it may have run until now")
+	again, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Minute})
+	require.NoError(t, err, "with the new key, the old account's machine is unknown")
+	require.Equal(t, 1, other.LaunchCount())
+	require.Empty(t, k.m.Notices(t.Context()))
+	require.Less(t, k.counted(), 10*policy.Dollar)
+	_, err = k.m.Stop(t.Context(), again.ID)
+	require.NoError(t, err)
+	for limit := time.Now().Add(time.Minute); k.get(again.ID).State != lease.Ended; {
+		require.True(t, time.Now().Before(limit))
+		mine.Advance(5 * time.Second)
+		other.Advance(5 * time.Second)
+		time.Sleep(3 * time.Millisecond)
+	}
+}

@@ -103,7 +103,8 @@ type Store interface {
 
 	// Sight records which instances an account has, as of at, that no lease accounts
 	// for. One that was there and is not among seen any more has ended: at that
-	// time, or an hour after it was last seen if that is earlier. Sighted lists those that have
+	// time, or an hour after it was last seen if that is earlier. So has what was seen in
+	// another account, if nobody has looked there for a day. Sighted lists those that have
 	// not ended, oldest first.
 	Sight(ctx context.Context, account string, at time.Time, seen []Stranger) error
 	Sighted(ctx context.Context) ([]Stranger, error)

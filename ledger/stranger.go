@@ -12,6 +12,10 @@ import (
 // strangerGap is how long after it was last seen an instance may have gone on at most, as far as we count it.
 const strangerGap = time.Hour
 
+// accountSilence is how long nobody may look at an account before what was seen there counts as ended: its key is not used
+// any more, and would hold up the caps for ever.
+const accountSilence = 24 * time.Hour
+
 // Sight implements [lease.Store].
 func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []lease.Stranger) error {
 	account = text(account)
@@ -34,6 +38,11 @@ func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []le
 		}
 		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = CASE WHEN seen < ? THEN seen + ? ELSE ? END WHERE account = ? AND ended = 0 AND seen < ?",
 			toMillis(at)-strangerGap.Milliseconds(), strangerGap.Milliseconds(), toMillis(at), account, toMillis(at))
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE strangers SET ended = seen + ? WHERE account <> ? AND ended = 0 AND seen < ?",
+			strangerGap.Milliseconds(), account, toMillis(at.Add(-accountSilence)))
 		if err != nil {
 			return err
 		}
