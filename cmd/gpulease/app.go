@@ -29,6 +29,10 @@ type app struct {
 	log     *slog.Logger
 	closers []func() error
 	key     atomic.Pointer[lambda.Key] // once it is known
+
+	offering sync.Mutex
+	offered  time.Time         // when this process last started a keeper beside an older one
+	started  func(what string) // is told that a keeper was missing and has been started
 }
 
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
@@ -63,7 +67,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	if err != nil {
 		return nil, err
 	}
-	a := &app{log: log, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
+	a := &app{log: log, started: func(what string) { log.Info(what) }, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
 	lead := func(string) (bool, error) { return false, a.broken } // without a ledger nobody leads
 	yield := func() {}
 	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log, Later: true})
@@ -93,7 +97,13 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	a.closers = append(a.closers, host.close)
 	var guard func(context.Context) error
 	if keep {
-		guard = func(ctx context.Context) error { return s.ensureKeeper(ctx, a) }
+		guard = func(ctx context.Context) error {
+			started, err := s.ensureKeeper(ctx, a)
+			if started && err == nil {
+				a.started("no keeper was running; one has been started")
+			}
+			return err
+		}
 	}
 	a.manager, err = lease.New(lease.Config{
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),

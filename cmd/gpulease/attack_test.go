@@ -64,7 +64,7 @@ func (h *host) suspend() (wake func()) {
 // listed is what `gpulease leases --all` says.
 func (w *world) listed() string {
 	w.t.Helper()
-	cmd := w.program("leases", "--all")
+	cmd := w.program("leases", "--all", "--keeper=false")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		require.Equal(w.t, exitUnconfirmed, cmd.ProcessState.ExitCode(), "%s", out)
@@ -127,7 +127,7 @@ func TestDeadlineOfAServerThatIsLost(t *testing.T) {
 	stoppedID, _ := h.short()
 	h.suspend()
 	stopped.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Count: 1, Ignore: true})
-	stop := stopped.program("stop", stoppedID, "--wait", "2m")
+	stop := stopped.program("stop", stoppedID, "--wait", "2m", "--keeper=false")
 	said := &lockedBuffer{}
 	stop.Stdout, stop.Stderr = said, said
 	require.NoError(t, stop.Start())

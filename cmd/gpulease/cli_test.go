@@ -89,7 +89,7 @@ func TestStopWithoutAUsableKey(t *testing.T) {
 		{"", "there is no usable Lambda API key: none of"},
 		{"secret_other_0123456789abcdef0123456789abcdef", "Lambda does not accept the API key"},
 	} {
-		code, out, errs := cli(t, w.withKey(c.key), "stop", id, "--wait", "1s")
+		code, out, errs := cli(t, w.withKey(c.key), "stop", id, "--wait", "1s", "--keeper=false")
 		require.Equal(t, exitUnconfirmed, code, errs)
 		require.Empty(t, out)
 		require.True(t, strings.HasPrefix(errs, "gpulease: "+c.says), errs)
@@ -98,11 +98,11 @@ func TestStopWithoutAUsableKey(t *testing.T) {
 	}
 	require.Len(t, w.sim.Running(), 1)
 
-	code, out, errs := cli(t, w.env, "leases")
+	code, out, errs := cli(t, w.env, "leases", "--keeper=false")
 	require.Equal(t, exitUnconfirmed, code, errs)
 	require.Contains(t, out, `evil\x1b[2J\nline`)
 	require.Len(t, strings.Split(strings.TrimSpace(out), "\n"), 2, "one line for each lease")
-	code, out, errs = cli(t, w.env, "leases", "--json")
+	code, out, errs = cli(t, w.env, "leases", "--json", "--keeper=false")
 	require.Zero(t, code, errs)
 	require.Contains(t, out, `"created_at":"20`)
 	require.Contains(t, out, `"purpose":"evil\u001b[2J\nline"`)

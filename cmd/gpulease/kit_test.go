@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	// The demo hides its environment from its server, and that from its keeper.
 	child := len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "keeper")
 	if os.Getenv(asProgram) != "" || child {
+		programLook = 200 * time.Millisecond
+		if v, err := os.ReadFile(os.Args[0] + ".version"); err == nil {
+			version = string(v)
+		}
 		os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 	}
 	// These tests wait far more than they work: as many as there are cores would

@@ -21,11 +21,13 @@ import (
 )
 
 func newLeases(s *settings) *cobra.Command {
-	var all, asJSON bool
+	var all, asJSON, keep bool
 	c := &cobra.Command{
 		Use:   "leases",
 		Short: "List leases with state, cost and deadline",
-		Args:  cobra.NoArgs,
+		Long: `leases lists the leases of this ledger. Where leases are alive and no keeper runs, it starts one if it has the
+API key, and says so.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			s.quiet(c)
 			a, err := s.open(c.Context(), "leases", c.ErrOrStderr())
@@ -36,6 +38,9 @@ func newLeases(s *settings) *cobra.Command {
 			leases, err := a.manager.List(c.Context(), !all, 0)
 			if err != nil {
 				return err
+			}
+			if keep {
+				defer s.mendGuard(c.Context(), a, leases, c.ErrOrStderr())
 			}
 			if asJSON {
 				return printLeasesJSON(c.OutOrStdout(), leases)
@@ -53,7 +58,12 @@ func newLeases(s *settings) *cobra.Command {
 	}
 	c.Flags().BoolVar(&all, "all", false, "ended leases too")
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON lines")
+	keeperFlag(c, &keep)
 	return c
+}
+
+func keeperFlag(c *cobra.Command, keep *bool) {
+	c.Flags().BoolVar(keep, "keeper", true, "start a keeper where leases are alive and none runs")
 }
 
 func printLeases(w io.Writer, leases []lease.Lease) error {
@@ -110,7 +120,7 @@ func printLeasesJSON(w io.Writer, leases []lease.Lease) error {
 }
 
 func newStop(s *settings) *cobra.Command {
-	var all bool
+	var all, keep bool
 	var wait time.Duration
 	c := &cobra.Command{
 		Use:   "stop [LEASE...]",
@@ -124,10 +134,11 @@ server or keeper that has one.`,
 				return usageError(fmt.Errorf("give the ids of the leases to stop, or --all"))
 			}
 			s.quiet(c)
-			a, err := s.open(c.Context(), "stop", c.ErrOrStderr())
+			a, err := s.openGuarded(c.Context(), "stop", keep, c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
+			a.started = func(what string) { fmt.Fprintln(c.ErrOrStderr(), "gpulease:", what) }
 			ids, live, err := a.named(c.Context(), args, all)
 			switch {
 			case err != nil:
@@ -148,6 +159,9 @@ server or keeper that has one.`,
 			fmt.Fprintf(c.ErrOrStderr(), "gpulease: %s.\n"+
 				"The end is written down, and a server or keeper that runs with a key carries it out. If none does: set LAMBDA_API_KEY,\n"+
 				"LAMBDA_API_KEY_COMMAND or LAMBDA_API_KEY_FILE to a valid key and run stop again, or end the machine in Lambda's console.\n", why)
+			if running, err := s.keeperRuns(); err == nil && !running {
+				fmt.Fprintf(c.ErrOrStderr(), "No keeper runs: %s.\n", a.guardedBy(c.Context()))
+			}
 			// Without a key this process must not reconcile: it would keep from it
 			// those who have one.
 			err = stopAll(c.Context(), c.OutOrStdout(), a.manager, ids, min(wait, keylessWait))
@@ -156,6 +170,7 @@ server or keeper that has one.`,
 	}
 	c.Flags().BoolVar(&all, "all", false, "every lease of this ledger")
 	c.Flags().DurationVar(&wait, "wait", 3*time.Minute, "how long to wait for the confirmation")
+	keeperFlag(c, &keep)
 	return c
 }
 
@@ -247,9 +262,11 @@ func unconfirmed(l lease.Lease) error {
 // unless they have asked for it.
 func (s *settings) quiet(c *cobra.Command) {
 	if s.env["GPULEASE_LOG_LEVEL"] == "" && !c.Flags().Changed("log-level") {
-		s.logLevel = "error+4"
+		s.logLevel = quietLevel
 	}
 }
+
+const quietLevel = "error+4"
 
 // printable escapes what a terminal could take for more than text: an agent, or
 // the cloud, has written it.

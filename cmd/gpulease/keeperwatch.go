@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
+)
+
+// departure is why a keeper stops guarding.
+type departure int
+
+const (
+	interrupted  departure = iota // by a signal
+	nothingLives                  // no lease is alive
+	askedToLeave                  // by a newer keeper
+	replaced                      // its program file was replaced
+	ledgerLost                    // the ledger was deleted, and no machine that it knew is left
+)
+
+// guard enforces deadlines until there is a reason not to. The caller holds the
+// lock. It returns the key that it worked with.
+func (k *keeper) guard(ctx context.Context) (why departure, key string, err error) {
+	if err := removeNote(k.s.leavePath()); err != nil { // it was for somebody before us
+		k.log.Warn("an old request to leave stays behind", "err", err)
+	}
+	a, err := k.s.open(ctx, lease.GuardKeeper, k.logTo)
+	if err != nil {
+		return interrupted, "", err
+	}
+	if err := a.fit(ctx); err != nil && !errors.Is(err, errOtherKey) { // what this key can guard it guards
+		return interrupted, "", errors.Join(fmt.Errorf("nothing is guarded: %w", err), a.close())
+	}
+	w := &watch{k: k, a: a, note: keeperNote{PID: os.Getpid(), Since: time.Now().UTC(), Build: k.build, Stays: k.stays, Guards: k.s.keeperScope()}}
+	if err := writeNote(k.s.keeperNotePath(), w.note); err != nil {
+		// A full disk, say. Without the note a newer keeper lets this one be.
+		k.log.Warn("the keeper's note cannot be written", "err", errors.Join(err, removeNote(k.s.keeperNotePath())))
+	}
+	k.log.Info("guarding", "build", k.build.String(), "stays", k.stays, "ledger_and_api", w.note.Guards)
+	why, err = w.keep(ctx)
+	if why == interrupted && err == nil && len(w.known) > 0 {
+		k.log.Warn("told to end while leases are alive: until a server or another command starts the next keeper, nobody may guard them", "leases", len(w.known))
+	}
+	return why, k.key(a), errors.Join(err, a.close())
+}
+
+// watch is a keeper at work.
+type watch struct {
+	k    *keeper
+	a    *app
+	note keeperNote
+
+	known []lease.Lease // live at the last good look
+	lost  *lostLedger   // nil while the ledger is there
+}
+
+// keep reconciles until there is a reason to leave. Before it leaves it says that
+// it guards no more, and looks once again: a lease that was reserved in between is
+// either seen here, or its server sees that no keeper guards it and starts another.
+func (w *watch) keep(ctx context.Context) (departure, error) {
+	for {
+		runCtx, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- w.a.manager.Run(runCtx) }()
+		why := w.until(ctx)
+		stop()
+		if err := <-done; err != nil || ctx.Err() != nil || why == ledgerLost {
+			return why, err
+		}
+		err := w.a.store.Beat(ctx, w.a.guard, time.Time{})
+		if why != nothingLives {
+			return why, nil // the next keeper comes, whether this one's last word is written or not
+		}
+		if err != nil {
+			return why, err
+		}
+		if live, err := w.a.store.Live(ctx); err == nil && len(live) == 0 {
+			return why, nil
+		}
+	}
+}
+
+// until returns when there is a reason to leave, and which. A ledger that cannot
+// be read is none.
+func (w *watch) until(ctx context.Context) departure {
+	tick := time.NewTicker(keeperTick)
+	defer tick.Stop()
+	for {
+		live, err := w.a.store.Live(ctx)
+		switch {
+		case err == nil:
+			w.known, w.lost = live, nil
+			if len(live) == 0 && !w.k.stays {
+				// What a killed server could not tidy up any more is ours to tidy.
+				w.sweep(ctx)
+				return nothingLives
+			}
+		case errors.Is(err, ledger.ErrReplaced):
+			if w.ledgerIsLost(ctx) {
+				return ledgerLost
+			}
+		}
+		if w.isAskedToLeave() {
+			return askedToLeave
+		}
+		if w.lost == nil && w.k.self.wasReplaced(ctx, w.k.log, w.k.key(w.a)) {
+			return replaced
+		}
+		select {
+		case <-ctx.Done():
+			return interrupted
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *watch) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, keeperSweep)
+	defer cancel()
+	if err := w.a.manager.Sweep(ctx); err != nil {
+		w.a.log.Warn("what ended leases left behind is still there", "err", err)
+	}
+}
+
+// isAskedToLeave reports whether a newer keeper has asked this one to leave. It
+// decides by itself whether the other one is newer, and follows a request once: a
+// successor that asked and did not come asks in vain.
+func (w *watch) isAskedToLeave() bool {
+	var n leaveNote
+	if readNote(w.k.s.leavePath(), &n) != nil || n.PID != w.note.PID || !n.Since.Equal(w.note.Since) || n.ByPID == w.k.obeyed.ByPID || !n.By.newer(w.note.Build) {
+		return false
+	}
+	w.k.log.Info("leaving for a newer keeper", "newer", n.By.String(), "its_pid", n.ByPID)
+	w.k.obeyed = n
+	return true
+}
+
+const (
+	lostListings = 2           // good listings without a machine of ours, before they count as gone
+	lostEvery    = time.Minute // between them
+)
+
+// lostLedger is what a keeper remembers while its ledger is deleted.
+type lostLedger struct {
+	listed time.Time
+	clean  int
+}
+
+// ledgerIsLost is asked while the ledger is deleted or replaced. The manager goes
+// on ending what it knew at its deadlines; there is nothing left to do when the
+// cloud shows none of it any more.
+func (w *watch) ledgerIsLost(ctx context.Context) bool {
+	if w.lost == nil {
+		w.lost = &lostLedger{}
+		w.k.log.Error("the ledger was deleted or replaced: what was alive in it is ended at its deadline all the same, and nothing can be written down",
+			"ledger", w.k.s.ledgerPath, "leases", len(w.known))
+	}
+	if len(w.known) == 0 {
+		return true
+	}
+	now := time.Now()
+	if since := now.Sub(w.lost.listed); since >= 0 && since < lostEvery {
+		return false
+	}
+	w.lost.listed = now
+	instances, err := w.a.account.Instances(ctx)
+	if err != nil {
+		return false
+	}
+	for _, l := range w.known {
+		if l.InstanceID == "" && now.Before(l.HardStop) || shows(instances, l) {
+			w.lost.clean = 0
+			return false
+		}
+	}
+	w.lost.clean++
+	if w.lost.clean < lostListings {
+		return false
+	}
+	w.k.log.Warn("no machine of the lost ledger is left; the keeper ends", "leases", len(w.known))
+	return true
+}
+
+// shows reports whether a listing has the machine of a lease.
+func shows(instances []lambda.Instance, l lease.Lease) bool {
+	for _, inst := range instances {
+		if (inst.ID == l.InstanceID || inst.Name == l.Name) && inst.Status != lambda.StatusTerminated {
+			return true
+		}
+	}
+	return false
+}
