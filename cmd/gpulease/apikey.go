@@ -65,6 +65,7 @@ func (s *settings) runKeyCommand(ctx context.Context) (string, error) {
 		shell, flag = "cmd", "/C"
 	}
 	cmd := exec.CommandContext(ctx, shell, flag, s.keyCommand)
+	cmd.Dir = s.keyCommandDir
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout = &out

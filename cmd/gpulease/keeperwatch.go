@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lease"
-	"github.com/gpulease/gpulease/ledger"
 )
 
 // departure is why a keeper stops guarding.
@@ -41,6 +41,7 @@ func (k *keeper) guard(ctx context.Context) (why departure, key string, err erro
 		// A full disk, say. Without the note a newer keeper lets this one be.
 		k.log.Warn("the keeper's note cannot be written", "err", errors.Join(err, removeNote(k.s.keeperNotePath())))
 	}
+	w.file, _ = os.Stat(k.s.ledgerPath) // it has just been opened, if it is a file
 	k.log.Info("guarding", "build", k.build.String(), "stays", k.stays, "ledger_and_api", w.note.Guards)
 	why, err = w.keep(ctx)
 	if why == interrupted && err == nil && len(w.known) > 0 {
@@ -54,6 +55,7 @@ type watch struct {
 	k    *keeper
 	a    *app
 	note keeperNote
+	file os.FileInfo // of the ledger; nil where it is no file
 
 	known []lease.Lease // live at the last good look
 	lost  *lostLedger   // nil while the ledger is there
@@ -70,7 +72,7 @@ func (w *watch) keep(ctx context.Context) (departure, error) {
 		why := w.until(ctx)
 		stop()
 		if err := <-done; err != nil || ctx.Err() != nil || why == ledgerLost {
-			return why, err
+			return why, err // there is nothing to write it into
 		}
 		err := w.a.store.Beat(ctx, w.a.guard, time.Time{})
 		if why != nothingLives {
@@ -92,18 +94,18 @@ func (w *watch) until(ctx context.Context) departure {
 	defer tick.Stop()
 	for {
 		live, err := w.a.store.Live(ctx)
+		if err == nil {
+			w.known = live // a ledger that was deleted can still be read
+		}
+		there := w.ledgerIsThere()
 		switch {
-		case err == nil:
-			w.known, w.lost = live, nil
-			if len(live) == 0 && !w.k.stays {
-				// What a killed server could not tidy up any more is ours to tidy.
-				w.sweep(ctx)
-				return nothingLives
-			}
-		case errors.Is(err, ledger.ErrReplaced):
-			if w.ledgerIsLost(ctx) {
-				return ledgerLost
-			}
+		case !there && w.nothingIsLeft(ctx):
+			return ledgerLost
+		case there && err == nil && len(live) == 0 && !w.k.stays:
+			w.tidyUp(ctx)
+			return nothingLives
+		case there:
+			w.lost = nil
 		}
 		if w.isAskedToLeave() {
 			return askedToLeave
@@ -119,12 +121,22 @@ func (w *watch) until(ctx context.Context) departure {
 	}
 }
 
-func (w *watch) sweep(ctx context.Context) {
+// tidyUp removes what a killed server could not remove any more.
+func (w *watch) tidyUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, keeperSweep)
 	defer cancel()
 	if err := w.a.manager.Sweep(ctx); err != nil {
 		w.a.log.Warn("what ended leases left behind is still there", "err", err)
 	}
+}
+
+// ledgerIsThere reports whether the ledger's path still leads to the file that is open.
+func (w *watch) ledgerIsThere() bool {
+	if w.file == nil {
+		return true
+	}
+	info, err := os.Stat(w.k.s.ledgerPath)
+	return !errors.Is(err, fs.ErrNotExist) && (err != nil || os.SameFile(info, w.file))
 }
 
 // isAskedToLeave reports whether a newer keeper has asked this one to leave. It
@@ -140,10 +152,9 @@ func (w *watch) isAskedToLeave() bool {
 	return true
 }
 
-const (
-	lostListings = 2           // good listings without a machine of ours, before they count as gone
-	lostEvery    = time.Minute // between them
-)
+const lostListings = 2 // good listings without a machine of ours, before they count as gone
+
+var lostEvery = time.Minute // between them; tests have less time
 
 // lostLedger is what a keeper remembers while its ledger is deleted.
 type lostLedger struct {
@@ -151,10 +162,10 @@ type lostLedger struct {
 	clean  int
 }
 
-// ledgerIsLost is asked while the ledger is deleted or replaced. The manager goes
+// nothingIsLeft is asked while the ledger is deleted or replaced. The manager goes
 // on ending what it knew at its deadlines; there is nothing left to do when the
 // cloud shows none of it any more.
-func (w *watch) ledgerIsLost(ctx context.Context) bool {
+func (w *watch) nothingIsLeft(ctx context.Context) bool {
 	if w.lost == nil {
 		w.lost = &lostLedger{}
 		w.k.log.Error("the ledger was deleted or replaced: what was alive in it is ended at its deadline all the same, and nothing can be written down",

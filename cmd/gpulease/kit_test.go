@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	// The demo hides its environment from its server, and that from its keeper.
 	child := len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "keeper")
 	if os.Getenv(asProgram) != "" || child {
-		programLook = 200 * time.Millisecond
+		programLook, lostEvery = 200*time.Millisecond, time.Second
 		if v, err := os.ReadFile(os.Args[0] + ".version"); err == nil {
 			version = string(v)
 		}
@@ -56,6 +56,7 @@ type world struct {
 	t   *testing.T
 	sim *lambdatest.Server
 	dir string
+	exe string // the program; the test binary is one
 	env []string
 }
 
@@ -68,7 +69,7 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 	dir := t.TempDir()
 	cfg.Dir = filepath.Join(dir, "cloud")
 	sim := lambdatest.Start(t, cfg)
-	w := &world{t: t, sim: sim, dir: dir}
+	w := &world{t: t, sim: sim, dir: dir, exe: os.Args[0]}
 	w.env = []string{
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(),
 		"GPULEASE_API_URL=" + sim.URL(), "GPULEASE_SSH_PORT=" + strconv.Itoa(sim.SSHPort()), "LAMBDA_API_KEY=" + sim.APIKey(),
@@ -97,7 +98,7 @@ func (w *world) keeperRuns() bool {
 
 // program is a gpulease process that is not started yet.
 func (w *world) program(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
+	cmd := exec.Command(w.exe, args...)
 	cmd.Env = w.env
 	return cmd
 }

@@ -26,6 +26,7 @@ type settings struct {
 	stateDir      string
 	principal     string
 	keyCommand    string
+	keyCommandDir string // where it runs; "" for where we are
 	keyFile       string
 	logLevel      string
 	policyIsGiven bool
