@@ -149,6 +149,9 @@ func (i *installation) environment(ctx context.Context) ([]install.Variable, err
 	if s.policyIsGiven {
 		add("GPULEASE_POLICY", s.policyPath)
 	}
+	if rules := s.policySetText(); rules != "" {
+		add(policySetVariable, rules)
+	}
 	if s.logLevel != "info" {
 		add("GPULEASE_LOG_LEVEL", s.logLevel)
 	}

@@ -22,9 +22,9 @@ import (
 
 const (
 	keeperTick     = time.Second
-	keeperLocks    = 3 * time.Second  // how long a keeper tries to get its lock: a server may just be looking at it
-	keeperLeaves   = 30 * time.Second // how long an older keeper may take to leave
-	keeperReturns  = 5 * time.Second  // how long a keeper that was asked to leave waits for its successor to hold the lock
+	keeperLocks    = 3 * time.Second               // how long a keeper tries to get its lock: a server may just be looking at it
+	keeperLeaves   = closeTimeout + 20*time.Second // how long an older keeper may take to leave
+	keeperReturns  = 5 * time.Second               // how long a keeper that was asked to leave waits for its successor to hold the lock
 	keeperLogSize  = 1 << 20
 	keeperSweep    = 10 * time.Second
 	keeperIdentify = time.Minute // how long the key's command may take

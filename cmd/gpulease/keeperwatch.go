@@ -47,7 +47,10 @@ func (k *keeper) guard(ctx context.Context) (why departure, key string, err erro
 	if why == interrupted && err == nil && len(w.known) > 0 {
 		k.log.Warn("told to end while leases are alive: until a server or another command starts the next keeper, nobody may guard them", "leases", len(w.known))
 	}
-	return why, k.key(a), errors.Join(err, a.close())
+	// The launch call of a lease that was approved is waited for: its outcome is about to be known.
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return why, k.key(a), errors.Join(err, a.manager.Close(closeCtx), a.close())
 }
 
 // watch is a keeper at work.

@@ -260,7 +260,7 @@ func (x *examination) guard(ctx context.Context) {
 		x.ok("guard", State, "no lease is live, so no keeper runs; a server starts it before a launch")
 		return
 	}
-	const mend = "gpulease keeper &"
+	const mend = "gpulease leases, which starts a keeper"
 	guards, err := x.ledger.Guards(ctx)
 	if err != nil {
 		x.warn("guard", State, mend, "no keeper runs, and who else guards cannot be read: %v", err)

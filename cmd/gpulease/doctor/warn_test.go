@@ -99,7 +99,7 @@ func TestWarnings(t *testing.T) {
 			c.ledger(l)
 			c.keeper = true
 		}},
-		{"only a server guards", doctor.State, "guard", "server 4711", "gpulease keeper", lambdatest.Config{}, func(t *testing.T, c *clinic) {
+		{"only a server guards", doctor.State, "guard", "server 4711", "gpulease leases", lambdatest.Config{}, func(t *testing.T, c *clinic) {
 			c.ledger(c.liveLease())
 			db, err := ledger.Open(context.Background(), c.cfg.LedgerPath, ledger.Options{})
 			require.NoError(t, err)

@@ -52,6 +52,8 @@ func (s Service) unit() string {
 		line("Type=exec")
 		line("Restart=always")
 		line("RestartSec=10")
+		line("# A launch call under way is waited for.")
+		line("TimeoutStopSec=150")
 	}
 	words := []string{systemdWord(s.Program, false)}
 	for _, a := range s.Args {
@@ -87,7 +89,6 @@ RestrictSUIDSGID=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 SystemCallArchitectures=native
 MemoryMax=512M
-TimeoutStopSec=30
 `
 
 func (s Service) timer() string {
