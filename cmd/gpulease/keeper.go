@@ -26,7 +26,8 @@ const (
 	keeperLeaves   = closeTimeout + 20*time.Second // how long an older keeper may take to leave
 	keeperReturns  = 5 * time.Second               // how long a keeper that was asked to leave waits for its successor to hold the lock
 	keeperLogSize  = 1 << 20
-	keeperSweep    = 10 * time.Second
+	keeperSweep    = 10 * time.Second // how long one sweep may take
+	keeperAgain    = 15 * time.Second // after a sweep that has found an instance
 	keeperIdentify = time.Minute // how long the key's command may take
 )
 

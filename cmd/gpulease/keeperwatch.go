@@ -95,6 +95,7 @@ func (w *watch) keep(ctx context.Context) (departure, error) {
 func (w *watch) until(ctx context.Context) departure {
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
+	var swept time.Time
 	for {
 		live, err := w.a.store.Live(ctx)
 		if err == nil {
@@ -104,9 +105,11 @@ func (w *watch) until(ctx context.Context) departure {
 		switch {
 		case !there && w.nothingIsLeft(ctx):
 			return ledgerLost
-		case there && err == nil && len(live) == 0 && !w.k.stays:
-			w.tidyUp(ctx)
-			return nothingLives
+		case there && err == nil && len(live) == 0 && !w.k.stays && time.Since(swept) >= keeperAgain:
+			swept = time.Now()
+			if err := w.tidyUp(ctx); !errors.Is(err, lease.ErrStray) {
+				return nothingLives
+			}
 		case there:
 			w.lost = nil
 		}
@@ -124,13 +127,16 @@ func (w *watch) until(ctx context.Context) departure {
 	}
 }
 
-// tidyUp removes what a killed server could not remove any more.
-func (w *watch) tidyUp(ctx context.Context) {
+// tidyUp removes what a killed server could not remove any more. It fails with
+// lease.ErrStray where a machine of an ended lease was still there.
+func (w *watch) tidyUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, keeperSweep)
 	defer cancel()
-	if err := w.a.manager.Sweep(ctx); err != nil {
+	err := w.a.manager.Sweep(ctx)
+	if err != nil {
 		w.a.log.Warn("what ended leases left behind is still there", "err", err)
 	}
+	return err
 }
 
 // ledgerIsThere reports whether the ledger's path still leads to the file that is open.
