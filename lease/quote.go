@@ -21,7 +21,7 @@ type LaunchRequest struct {
 	IdempotencyKey string
 	Principal      string   // who asks; "" is the manager's
 	Results        []string // paths on the machine to bring home before its end
-	ResultsDir     string   // local directory for them, absolute and allowed by the caller
+	ResultsDir     string   // local directory for them, absolute and allowed by the caller; see [LeaseInPath]
 }
 
 // Quote is what a launch would cost and what the policy says of it. Nothing is
@@ -36,6 +36,7 @@ type Quote struct {
 
 // Limits of the free texts of a request.
 const (
+	maxPlace   = 100
 	maxPurpose = 500
 	maxIdemKey = 200
 	maxResults = 50
@@ -46,6 +47,8 @@ func (r LaunchRequest) check() error {
 	switch {
 	case r.Type == "":
 		return invalid("list_capacity shows the types", "a launch needs an instance type")
+	case len(r.Type) > maxPlace || len(r.Region) > maxPlace:
+		return invalid("list_capacity shows types and regions", "the name of a type or region has more than %d bytes", maxPlace)
 	case r.TTL < 0:
 		return invalid("give a TTL of at least one minute, or none for the policy's default", "a TTL of %s makes no sense", r.TTL)
 	case r.TTL%time.Minute != 0:

@@ -2,6 +2,8 @@ package lease
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gpulease/gpulease/policy"
@@ -16,9 +18,17 @@ type Spending struct {
 	Held      policy.Money     // reserved by live leases, of what the caps count
 	Leases    []Lease          // live ones, and those that ended since Since, newest first
 	Since     time.Time
-	Strangers []Stranger // instances that no lease accounts for
-	Frozen    Freeze
-	At        time.Time
+	// Principals are those who have leases since Since or caps of their own, by name.
+	Principals []PrincipalSpending
+	Strangers  []Stranger // instances that no lease accounts for
+	Frozen     Freeze
+	At         time.Time
+}
+
+// PrincipalSpending is what one principal has spent and reserved.
+type PrincipalSpending struct {
+	Name   string
+	Totals policy.Totals
 }
 
 // Spend reads where the money stands. It costs nothing and asks the cloud nothing.
@@ -50,9 +60,29 @@ func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error)
 			s.Held += l.Held(now)
 		}
 	}
+	if s.Principals, err = m.perPrincipal(ctx, p, s.Leases, now, periods); err != nil {
+		return Spending{}, ledgerError("sum up what each principal has spent", err)
+	}
 	if s.Strangers, err = m.Store.Sighted(ctx); err != nil {
 		return Spending{}, ledgerError("list what else runs in the account", err)
 	}
 	s.Frozen, err = m.Frozen(ctx)
 	return s, err
+}
+
+func (m *Manager) perPrincipal(ctx context.Context, p *policy.Policy, leases []Lease, now time.Time, periods Periods) ([]PrincipalSpending, error) {
+	names := slices.Collect(maps.Keys(p.Principals))
+	for _, l := range leases {
+		names = append(names, l.Principal)
+	}
+	slices.Sort(names)
+	var out []PrincipalSpending
+	for _, name := range slices.Compact(names) {
+		u, err := m.Store.Usage(ctx, name, now, periods)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, PrincipalSpending{Name: name, Totals: u.Principal})
+	}
+	return out, nil
 }

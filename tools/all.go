@@ -17,12 +17,16 @@ type Reader interface {
 	List(ctx context.Context, live bool, limit int) ([]lease.Lease, error)
 	Wait(ctx context.Context, id lease.ID, d time.Duration, done func(lease.Lease) bool) (lease.Lease, error)
 	Status(ctx context.Context, l lease.Lease) lease.Status
+	Notices(ctx context.Context) []string
+	Spend(ctx context.Context, principal string) (lease.Spending, error)
 }
 
 // Changer is what tools do to leases.
 type Changer interface {
 	Launch(ctx context.Context, r lease.LaunchRequest) (lease.Lease, error)
 	Stop(ctx context.Context, id lease.ID) (lease.Lease, error)
+	Extend(ctx context.Context, id lease.ID, x lease.Extension) (lease.Lease, error)
+	SetResults(ctx context.Context, id lease.ID, paths []string, dir string) (lease.Lease, error)
 }
 
 // Worker is what tools do on a lease's machine.
@@ -47,7 +51,8 @@ type Leases interface {
 type Deps struct {
 	Leases Leases
 	// Roots are the local directories below which sync_files may read; absolute.
-	// Relative paths are below the first. Without any, it reads nothing.
+	// Relative paths are below the first, and so are results that come home. Without
+	// any, nothing is read or brought.
 	Roots []string
 	// Denied are local directories that sync_files never sends anything of, also
 	// where they lie below a root: gpulease's own state, keys and settings.
@@ -59,13 +64,15 @@ type Deps struct {
 func All(d Deps) []Tool {
 	return []Tool{
 		listCapacity(d.Leases),
-		launchLease(d.Leases),
+		launchLease(d.Leases, d.Roots, d.Denied),
 		runCommand(d.Leases),
-		stopLease(d.Leases),
+		stopLease(d.Leases, d.Roots, d.Denied),
 		getLease(d.Leases),
 		listLeases(d.Leases),
+		extendLease(d.Leases),
 		readOutput(d.Leases),
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
+		spendReport(d.Leases),
 	}
 }

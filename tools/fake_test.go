@@ -39,6 +39,11 @@ type desk struct {
 	warnings []string
 	budget   policy.Money
 
+	notices []string
+	spend   func() (lease.Spending, error)
+	extend  func(lease.Extension) (lease.Lease, error)
+	results func(paths []string, dir string) (lease.Lease, error)
+
 	capacity lease.Capacity
 	launch   func(context.Context, lease.LaunchRequest) (lease.Lease, error)
 	quote    func(lease.LaunchRequest) (lease.Quote, error)
@@ -63,6 +68,18 @@ func (d *desk) Quote(_ context.Context, r lease.LaunchRequest) (lease.Quote, err
 
 func (d *desk) Launch(ctx context.Context, r lease.LaunchRequest) (lease.Lease, error) {
 	return d.launch(ctx, r)
+}
+
+func (d *desk) Notices(context.Context) []string { return d.notices }
+
+func (d *desk) Spend(context.Context, string) (lease.Spending, error) { return d.spend() }
+
+func (d *desk) Extend(_ context.Context, _ lease.ID, x lease.Extension) (lease.Lease, error) {
+	return d.extend(x)
+}
+
+func (d *desk) SetResults(_ context.Context, _ lease.ID, paths []string, dir string) (lease.Lease, error) {
+	return d.results(paths, dir)
 }
 
 func (d *desk) Stop(context.Context, lease.ID) (lease.Lease, error) { return d.stop() }

@@ -23,6 +23,7 @@ type getOut struct {
 	CreatedAt string       `json:"created_at"`
 	ReadyAt   string       `json:"ready_at,omitempty"`
 	EndedAt   string       `json:"ended_at,omitempty"`
+	Rescue    string       `json:"rescue,omitempty" jsonschema_description:"What came home before the end."`
 	Jobs      []jobSummary `json:"jobs,omitempty" jsonschema_description:"Newest first."`
 	advice
 }
@@ -68,7 +69,7 @@ func getLease(l interface {
 		s := status(ctx, l, got)
 		out := getOut{
 			standing: standingOf(s), Purpose: got.Purpose, GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
-			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), advice: adviceOf(s, nextFor(got)),
+			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: valid(got.Rescue), advice: adviceOf(s, nextFor(got)),
 		}
 		if got.State == lease.Ready {
 			brief, cancel := context.WithTimeout(ctx, jobsTime)
@@ -126,6 +127,9 @@ func (o getOut) Text() string {
 			fmt.Fprintf(&b, " with %d", *j.ExitCode)
 		}
 		fmt.Fprintf(&b, ": %s", flat(j.Command))
+	}
+	if o.Rescue != "" {
+		fmt.Fprintf(&b, "\nbefore the end: %s", flat(o.Rescue))
 	}
 	return b.String() + o.lines()
 }

@@ -11,12 +11,13 @@ import (
 )
 
 type launchIn struct {
-	Type           string `json:"type" jsonschema:"minLength=1,maxLength=100" jsonschema_description:"Instance type from list_capacity."`
-	Region         string `json:"region,omitempty" jsonschema:"maxLength=100" jsonschema_description:"Default: any that fits."`
-	TTLMinutes     int    `json:"ttl_minutes,omitempty" jsonschema:"minimum=1,maximum=525600" jsonschema_description:"From ready to the forced end."`
-	Purpose        string `json:"purpose,omitempty" jsonschema:"maxLength=500"`
-	IdempotencyKey string `json:"idempotency_key,omitempty" jsonschema:"maxLength=200" jsonschema_description:"Same key, same lease."`
-	DryRun         bool   `json:"dry_run,omitempty" jsonschema_description:"Only quote: decision and worst case."`
+	Type           string   `json:"type" jsonschema_description:"From list_capacity."`
+	Region         string   `json:"region,omitempty" jsonschema_description:"Default: any."`
+	TTLMinutes     int      `json:"ttl_minutes,omitempty" jsonschema:"minimum=1,maximum=525600" jsonschema_description:"From ready to the forced end."`
+	Purpose        string   `json:"purpose,omitempty"`
+	IdempotencyKey string   `json:"idempotency_key,omitempty" jsonschema_description:"Same key, same lease."`
+	Results        []string `json:"results,omitempty" jsonschema_description:"Paths there to bring home."`
+	DryRun         bool     `json:"dry_run,omitempty" jsonschema_description:"Only quote."`
 }
 
 type launchOut struct {
@@ -35,19 +36,26 @@ const launchTime = 40
 func launchLease(l interface {
 	Reader
 	Changer
-}) Tool {
+}, roots, denied []string) Tool {
 	return New(Def{
 		Name:  "launch_lease",
 		Title: "Launch a GPU lease",
 		Description: "Launches a GPU machine. COSTS MONEY from boot until stop_lease is confirmed. " +
-			"Reserves the worst case first. Returns while it boots (minutes): wait with get_lease. " +
+			"Returns while it boots (minutes): wait with get_lease. " +
 			"At the deadline everything on it is lost.",
 		Annotations: Annotations{OpenWorld: true},
 		AlwaysLoad:  true,
 	}, func(ctx context.Context, in launchIn) (launchOut, error) {
 		req := lease.LaunchRequest{
 			Type: in.Type, Region: in.Region, TTL: time.Duration(in.TTLMinutes) * time.Minute,
-			Purpose: in.Purpose, IdempotencyKey: in.IdempotencyKey,
+			Purpose: in.Purpose, IdempotencyKey: in.IdempotencyKey, Results: in.Results,
+		}
+		if len(in.Results) > 0 {
+			dir, err := resultsDir(lease.LeaseInPath, roots, denied)
+			if err != nil {
+				return launchOut{}, err
+			}
+			req.ResultsDir = dir
 		}
 		if in.DryRun {
 			return quoteOf(ctx, l, req)
@@ -62,7 +70,12 @@ func launchLease(l interface {
 			return launchOut{}, ofLease(err, got.ID)
 		}
 		s := status(ctx, l, got)
-		return launchOut{standing: standingOf(s), TTLMinutes: int(got.TTL / time.Minute), advice: adviceOf(s, nextFor(got))}, nil
+		out := launchOut{standing: standingOf(s), TTLMinutes: int(got.TTL / time.Minute), advice: adviceOf(s, nextFor(got))}
+		if got.State == lease.AwaitingApproval {
+			worst := got.WorstCase()
+			out.WorstCase = &worst
+		}
+		return out, nil
 	})
 }
 

@@ -41,7 +41,7 @@ func listCapacity(r Reader) Tool {
 	return New(Def{
 		Name:        "list_capacity",
 		Title:       "List GPU capacity",
-		Description: "Lists the GPU machines that are free now, cheapest first: price, regions, and whether policy and budget allow them.",
+		Description: "Lists the GPU machines free now, cheapest first: price, regions, what policy and budget allow.",
 		Annotations: Annotations{ReadOnly: true, Idempotent: true, OpenWorld: true},
 		AlwaysLoad:  true,
 	}, func(ctx context.Context, in capacityIn) (capacityOut, error) {
@@ -49,7 +49,7 @@ func listCapacity(r Reader) Tool {
 		if err != nil {
 			return capacityOut{}, err
 		}
-		out := capacityOut{Offers: []offer{}, advice: advice{BudgetLeft: limited(c.BudgetLeft)}}
+		out := capacityOut{Offers: []offer{}, advice: advice{BudgetLeft: limited(c.BudgetLeft), Warnings: r.Notices(ctx)}}
 		best := ""
 		for _, o := range c.Offers {
 			regions := o.Regions

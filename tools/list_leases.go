@@ -38,6 +38,7 @@ func listLeases(r Reader) Tool {
 		slices.SortStableFunc(leases, func(a, b lease.Lease) int { return b.CreatedAt.Compare(a.CreatedAt) })
 		var total policy.Money
 		out := listOut{Leases: []standing{}, Total: &total}
+		out.Warnings = r.Notices(ctx)
 		var texts []string
 		about := map[string][]string{} // the leases that a warning is about
 		for _, l := range leases {
@@ -48,12 +49,16 @@ func listLeases(r Reader) Tool {
 				total += l.Price
 			}
 			for _, w := range s.Warnings {
+				if slices.Contains(out.Warnings, w) {
+					continue
+				}
 				if len(about[w]) == 0 {
 					texts = append(texts, w)
 				}
 				about[w] = append(about[w], string(l.ID))
 			}
 		}
+		out.Warnings = slices.Clip(out.Warnings)
 		for _, w := range texts {
 			out.Warnings = append(out.Warnings, strings.Join(about[w], ", ")+": "+w)
 		}

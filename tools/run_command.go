@@ -47,8 +47,8 @@ func runCommand(l interface {
 	return New(Def{
 		Name:  "run_command",
 		Title: "Run a command on a lease",
-		Description: "Runs a shell command on a ready lease: exit code, stdout, stderr. " +
-			"What takes longer than wait_seconds goes on as a job: follow it with read_output. " +
+		Description: "Runs a shell command on a ready lease. " +
+			"What outlasts wait_seconds goes on as a job: follow it with read_output. " +
 			"A non-zero exit code is a result, not an error.",
 		Annotations: Annotations{Destructive: true, OpenWorld: true},
 		AlwaysLoad:  true,

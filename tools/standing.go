@@ -130,7 +130,10 @@ func nextFor(l lease.Lease) string {
 	case lease.Ended:
 		return "nothing; launch_lease for a new machine"
 	case lease.AwaitingApproval:
-		return fmt.Sprintf("ask a person to run: gpulease approve %s; then get_lease", l.ID)
+		if !l.ApprovedAt.IsZero() {
+			return fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45: it was approved and is about to be launched", l.ID)
+		}
+		return fmt.Sprintf("ask a person to run, by %s: gpulease approve %s (or gpulease deny); get_lease with lease_id %q and wait_seconds 45 waits for it", clock(l.DecideBy), l.ID, l.ID)
 	default:
 		return fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45 until its state is ready; stop_lease to give up", l.ID)
 	}

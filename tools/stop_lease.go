@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gpulease/gpulease/lease"
@@ -10,6 +11,7 @@ import (
 
 type stopIn struct {
 	LeaseID     lease.ID `json:"lease_id"`
+	Results     []string `json:"results,omitempty" jsonschema_description:"More paths to bring home first."`
 	WaitSeconds *int     `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45,default=40"`
 }
 
@@ -17,6 +19,7 @@ type stopOut struct {
 	standing
 	Confirmed     bool   `json:"confirmed"`
 	BilledSeconds *int64 `json:"billed_seconds,omitempty"`
+	Rescue        string `json:"rescue,omitempty"`
 	advice
 }
 
@@ -25,15 +28,19 @@ const defaultStopWait = 40
 func stopLease(l interface {
 	Reader
 	Changer
-}) Tool {
+}, roots, denied []string) Tool {
 	return New(Def{
 		Name:  "stop_lease",
 		Title: "Stop a lease",
 		Description: "Ends a lease and gives the receipt. EVERYTHING ON THE MACHINE IS LOST. " +
-			"Until confirmed is true money is still spent: call again. Safe to repeat.",
+			"Until confirmed is true money is still spent: call again.",
 		Annotations: Annotations{Destructive: true, Idempotent: true, OpenWorld: true},
 		AlwaysLoad:  true,
 	}, func(ctx context.Context, in stopIn) (stopOut, error) {
+		warning, err := nameResults(ctx, l, in.LeaseID, in.Results, roots, denied)
+		if err != nil {
+			return stopOut{}, err
+		}
 		got, err := l.Stop(ctx, in.LeaseID)
 		if err != nil {
 			return stopOut{}, err
@@ -50,7 +57,10 @@ func stopLease(l interface {
 			got = now
 		}
 		s := status(ctx, l, got)
-		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, advice: adviceOf(s, nextFor(got))}
+		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, Rescue: valid(got.Rescue), advice: adviceOf(s, nextFor(got))}
+		if warning != "" {
+			out.Warnings = append(slices.Clone(out.Warnings), warning)
+		}
 		if out.Confirmed {
 			billed := int64(billedTime(got) / time.Second)
 			out.BilledSeconds = &billed
@@ -76,5 +86,9 @@ func (o stopOut) Text() string {
 	if !o.Confirmed {
 		return "STOP NOT CONFIRMED, money is still being spent: " + o.line() + o.lines()
 	}
-	return fmt.Sprintf("ended (%s): %s, %d s, billed as %d min, at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, (*o.BilledSeconds+59)/60, *o.Price, *o.Cost) + o.lines()
+	text := fmt.Sprintf("ended (%s): %s, %d s, billed as %d min, at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, (*o.BilledSeconds+59)/60, *o.Price, *o.Cost)
+	if o.Rescue != "" {
+		text += "; before the end: " + o.Rescue
+	}
+	return text + o.lines()
 }
