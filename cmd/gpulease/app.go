@@ -68,7 +68,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 	if err != nil {
 		return nil, err
 	}
-	a := &app{log: log, started: func(what string) { log.Info(what) }, guard: fmt.Sprintf("%s %d", role, os.Getpid())}
+	a := &app{log: log, started: func(what string) { log.Info(what) }, guard: guardName(role)}
 	lead := func(string) (bool, error) { return false, a.broken } // without a ledger nobody leads
 	yield := func() {}
 	db, err := ledger.Open(ctx, s.ledgerPath, ledger.Options{Now: time.Now, Rand: rand.Reader, Logger: log, Later: true})
@@ -117,6 +117,15 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// guardName is what this process is called in the ledger's list of guards. A
+// reaper comes again and again, as another process each time.
+func guardName(role string) string {
+	if role == lease.GuardReap {
+		return role + " " + hostname()
+	}
+	return fmt.Sprintf("%s %d", role, os.Getpid())
 }
 
 func (a *app) close() error {

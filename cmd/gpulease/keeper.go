@@ -28,7 +28,7 @@ const (
 	keeperLogSize  = 1 << 20
 	keeperSweep    = 10 * time.Second // how long one sweep may take
 	keeperAgain    = 15 * time.Second // after a sweep that has found an instance
-	keeperIdentify = time.Minute // how long the key's command may take
+	keeperIdentify = time.Minute      // how long the key's command may take
 )
 
 func (s *settings) keeperLock() *flock.Flock {

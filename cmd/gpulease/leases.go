@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -25,8 +23,10 @@ func newLeases(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "leases",
 		Short: "List leases with state, cost and deadline",
-		Long: `leases lists the leases of this ledger. Where leases are alive and no keeper runs, it starts one if it has the
-API key, and says so.`,
+		Long: `leases lists what is alive, then what waits for a person's approval and how to give it, what concerns all
+of it (a freeze, stops that are not confirmed, instances in the account without a lease), and who
+enforces the deadlines. It exits with 3 while a stop is not confirmed. It needs no API key; where leases are alive
+and no keeper runs, it starts one if it has the key, and says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			s.quiet(c)
@@ -48,6 +48,9 @@ API key, and says so.`,
 			if err := printLeases(c.OutOrStdout(), leases); err != nil {
 				return err
 			}
+			if err := a.printNotices(c.Context(), c.OutOrStdout(), leases); err != nil {
+				return err
+			}
 			for _, l := range leases {
 				if l.State == lease.Stopping {
 					return &exitError{code: exitUnconfirmed, err: unconfirmed(l)}
@@ -64,59 +67,6 @@ API key, and says so.`,
 
 func keeperFlag(c *cobra.Command, keep *bool) {
 	c.Flags().BoolVar(keep, "keeper", true, "start a keeper where leases are alive and none runs")
-}
-
-func printLeases(w io.Writer, leases []lease.Lease) error {
-	if len(leases) == 0 {
-		_, err := fmt.Fprintln(w, "no leases")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "LEASE\tSTATE\tREASON\tTYPE\tREGION\tRATE\tCOST\tRESERVED\tDEADLINE\tPURPOSE")
-	now := time.Now()
-	for _, l := range leases {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s/h\t%s\t%s\t%s\t%s\n", l.ID, l.State, l.Reason, l.Type, l.Region, l.Price, l.CostAt(now), l.Reserved,
-			deadline(l), printable(l.Purpose))
-	}
-	return t.Flush()
-}
-
-func deadline(l lease.Lease) string {
-	if l.Deadline.IsZero() {
-		return "-"
-	}
-	return l.Deadline.Local().Format(time.DateTime + " MST")
-}
-
-func printLeasesJSON(w io.Writer, leases []lease.Lease) error {
-	e := json.NewEncoder(w)
-	now := time.Now()
-	for _, l := range leases {
-		row := struct {
-			ID       lease.ID     `json:"lease_id"`
-			State    lease.State  `json:"state"`
-			Reason   lease.Reason `json:"reason,omitempty"`
-			Detail   string       `json:"detail"`
-			Type     string       `json:"instance_type"`
-			Region   string       `json:"region"`
-			Instance string       `json:"instance_id,omitempty"`
-			Rate     any          `json:"price_usd_per_hour"`
-			Cost     any          `json:"cost_usd"`
-			Reserved any          `json:"reserved_usd"`
-			Deadline time.Time    `json:"deadline"`
-			Created  time.Time    `json:"created_at"`
-			Ready    time.Time    `json:"ready_at,omitzero"`
-			Ended    time.Time    `json:"ended_at,omitzero"`
-			Purpose  string       `json:"purpose,omitempty"`
-		}{
-			l.ID, l.State, l.Reason, l.Detail, l.Type, l.Region, l.InstanceID, l.Price, l.CostAt(now), l.Reserved,
-			l.Deadline, l.CreatedAt, l.ReadyAt, l.EndedAt, l.Purpose,
-		}
-		if err := e.Encode(row); err != nil {
-			return fmt.Errorf("print lease %s: %w", l.ID, err)
-		}
-	}
-	return nil
 }
 
 func newStop(s *settings) *cobra.Command {

@@ -28,30 +28,7 @@ func newPolicy(s *settings) *cobra.Command {
 				return p.Show(c.OutOrStdout())
 			},
 		},
-		&cobra.Command{
-			Use: "check [FILE]", Short: "Read a policy file strictly and say what is wrong with it", Args: cobra.MaximumNArgs(1),
-			RunE: func(c *cobra.Command, args []string) error {
-				if err := s.check(); err != nil {
-					return err
-				}
-				path := s.policyPath
-				if len(args) == 1 {
-					path = args[0]
-				}
-				if len(args) == 0 && !s.policyIsGiven {
-					if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-						_, err := fmt.Fprintf(c.OutOrStdout(), "there is no policy file at %s: the defaults are in force (policy show shows them, policy init writes a file)\n", path)
-						return err
-					}
-				}
-				p, err := policy.Load(path)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "%s is fine (policy %s)\n", path, p.Hash())
-				return err
-			},
-		},
+		newPolicyCheck(s),
 		&cobra.Command{
 			Use: "init", Short: "Write a commented policy file with the defaults", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -168,6 +170,15 @@ func (s *settings) policySetText() string {
 }
 
 const policySetVariable = "GPULEASE_POLICY_SET"
+
+// ledgerIsThere reports whether there is a ledger already, and makes none.
+func (s *settings) ledgerIsThere() bool {
+	if ledger.OnServer(s.ledgerPath) {
+		return true // what opens it says the rest
+	}
+	_, err := os.Stat(s.ledgerPath)
+	return !errors.Is(err, fs.ErrNotExist)
+}
 
 // absolute makes a path mean the same in every process that it is handed to.
 func absolute(name string, path *string) error {

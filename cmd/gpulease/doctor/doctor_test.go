@@ -35,7 +35,7 @@ func TestAHealthySetUp(t *testing.T) {
 		"firewall", "filesystems", "limits", "leftovers", "ssh keys",
 	}, checks)
 	require.Contains(t, line(t, r, "ledger").Text, "1 lease, 0 live")
-	require.Contains(t, line(t, r, "policy").Text, "$10.00 an hour, TTL 1h, at most 8h, 2 leases at once, $25.00 a lease, $50.00 a day, $300.00 a month")
+	require.Contains(t, line(t, r, "policy").Text, "$10.00 an hour, TTL 1h, at most 8h, 2 leases at once, $25.00 a lease, $50.00 a day, $300.00 a month, ended when idle for 30m")
 	require.Contains(t, line(t, r, "capacity").Text, "gpu_1x_rtx6000 $0.69/h (us-south-1)")
 	require.Contains(t, line(t, r, "budget").Text, "gpu_1x_rtx6000 for 1h ($1.0005 at most) could be launched now; $50.00 of budget left")
 }
@@ -129,6 +129,10 @@ func TestOneFailureOfEachClass(t *testing.T) {
 			require.NoError(t, os.WriteFile(c.cfg.LedgerPath+"-wal", nil, 0o600))
 		}},
 		{"nobody guards", doctor.State, "guard", "nobody enforces", lambdatest.Config{}, func(_ *testing.T, c *clinic) { c.ledger(c.liveLease()) }},
+		{"nobody guards, and a reaper was here an hour ago", doctor.State, "guard", "nobody enforces the deadlines of 1 live lease; gpulease reap was seen on cron1 60 min ago", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
+			c.ledger(c.liveLease())
+			c.beats("reap cron1", time.Hour)
+		}},
 		{"lease past its deadline", doctor.State, "lease aaaaaaaaaaaa", "deadline", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
 			l := c.liveLease()
 			l.Deadline = l.CreatedAt.Add(-13 * time.Minute)

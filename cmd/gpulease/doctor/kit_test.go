@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +121,7 @@ func (c *clinic) ledger(leases ...lease.Lease) string {
 	db, err := ledger.Open(ctx, c.cfg.LedgerPath, ledger.Options{})
 	require.NoError(c.t, err)
 	allow := func(policy.Usage) policy.Decision { return policy.Decision{Verdict: policy.Allow} }
+	slices.SortFunc(leases, func(a, b lease.Lease) int { return a.CreatedAt.Compare(b.CreatedAt) }) // a ledger takes nothing that is older than its newest
 	for _, l := range leases {
 		want := l
 		l.State, l.Reason, l.EndedAt = lease.Launching, "", time.Time{}
@@ -149,6 +151,26 @@ func (c *clinic) liveLease() lease.Lease {
 		Price: policy.Cents(129), Reserved: policy.Cents(200), CreatedAt: now, LaunchSentAt: now, InstanceID: "0123", Deadline: now.Add(time.Hour),
 		StopAllowance: 12 * time.Minute, HardStop: now.Add(9 * time.Hour),
 	}
+}
+
+// request is a launch that waits for a person.
+func (c *clinic) request() {
+	c.t.Helper()
+	l := c.liveLease()
+	l.State, l.InstanceID, l.LaunchSentAt, l.TTL, l.DecideBy = lease.Launching, "", time.Time{}, time.Hour, l.CreatedAt.Add(time.Hour)
+	c.with(func(db *ledger.DB) {
+		_, err := db.Reserve(context.Background(), l, l.CreatedAt, lease.Periods{}, func(policy.Usage) policy.Decision { return policy.Decision{Verdict: policy.Ask} })
+		require.NoError(c.t, err)
+	})
+}
+
+// with does something to the ledger.
+func (c *clinic) with(do func(*ledger.DB)) {
+	c.t.Helper()
+	db, err := ledger.Open(context.Background(), c.cfg.LedgerPath, ledger.Options{})
+	require.NoError(c.t, err)
+	do(db)
+	require.NoError(c.t, db.Close())
 }
 
 func (c *clinic) endedLease() lease.Lease {

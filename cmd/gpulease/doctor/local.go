@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,6 +71,14 @@ func limits(p *policy.Policy, principal string) string {
 	add("a week", p.Caps.PerWeek)
 	add("a month", p.Caps.PerMonth)
 	add("in all", p.Caps.Lifetime)
+	switch after, mode := p.IdleFor(principal); {
+	case after <= 0:
+		out = append(out, "the idle run on")
+	case mode == policy.IdleWarn:
+		out = append(out, "warned of when idle for "+short(after))
+	default:
+		out = append(out, "ended when idle for "+short(after))
+	}
 	return strings.Join(out, ", ")
 }
 
@@ -153,13 +162,56 @@ func (x *examination) readLedger(ctx context.Context) error {
 			x.live[l.ID] = l
 		}
 	}
-	if err := x.ledger.Verify(ctx); err != nil {
-		x.fail("ledger", State, "find out who changed it; gpulease leases --all shows what it says", "%s is not what was written: %v", ledger.Redact(x.LedgerPath), err)
+	what := fmt.Sprintf("%s (ledger %s, schema %d): %s, %d live", ledger.Redact(x.LedgerPath), id, x.ledger.Schema, count(len(all), "lease"), len(x.live))
+	bounded, cancel := context.WithTimeout(ctx, verifyTime)
+	defer cancel()
+	switch err := x.ledger.Verify(bounded); {
+	case err == nil:
+		x.ok("ledger", State, "%s; its history is whole", what)
+	case bounded.Err() != nil && ctx.Err() == nil:
+		x.warn("ledger", State, "gpulease audit verify", "%s; whether its history is whole could not be found out within %s", what, verifyTime)
+	default:
+		x.fail("ledger", State, "find out who changed it; gpulease audit verify names each place", "%s is not what was written: %v", ledger.Redact(x.LedgerPath), err)
 		return nil
 	}
-	x.ok("ledger", State, "%s (ledger %s, schema %d): %s, %d live; its history is whole", ledger.Redact(x.LedgerPath), id, x.ledger.Schema, count(len(all), "lease"), len(x.live))
 	x.liveLeases()
+	return x.standStill(ctx)
+}
+
+// verifyTime bounds the look at the ledger's history; a long one takes longer.
+const verifyTime = 15 * time.Second
+
+// standStill reports what waits for a person.
+func (x *examination) standStill(ctx context.Context) error {
+	f, err := x.ledger.Frozen(ctx)
+	if err != nil {
+		return err
+	}
+	if f.On() {
+		text := fmt.Sprintf("launches and extensions are frozen since %s by %s", clockTime(f.At), f.By)
+		if f.Why != "" {
+			text += ": " + f.Why
+		}
+		x.warn("freeze", Policy, "gpulease unfreeze", "%s", text)
+	}
+	var waits []string
+	for _, l := range x.live {
+		if l.State == lease.AwaitingApproval && l.ApprovedAt.IsZero() {
+			waits = append(waits, fmt.Sprintf("%s (%s for %s, %s at most, until %s)", l.ID, l.Type, short(l.TTL), l.WorstCase(), clockTime(l.DecideBy)))
+		}
+	}
+	if len(waits) > 0 {
+		slices.Sort(waits)
+		x.warn("approval", Policy, "gpulease approve LEASE, or gpulease deny LEASE", "%s for a person: %s", plural(len(waits), "request waits", "requests wait"), names(waits))
+	}
 	return nil
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // liveLeases reports live leases that are not as they should be.
@@ -245,18 +297,24 @@ const silence = 30 * time.Second
 
 // guard says who would end the live leases at their deadlines.
 func (x *examination) guard(ctx context.Context) {
-	running, err := x.KeeperRuns()
+	keeper, err := x.KeeperRuns()
+	running := 0
+	for _, l := range x.live {
+		if l.Counts() {
+			running++
+		}
+	}
 	switch {
 	case err != nil:
 		x.warn("guard", State, "see the state directory's lines above", "whether a keeper runs cannot be told: %v", err)
 		return
-	case running:
-		x.ok("guard", State, "a keeper runs and guards %s", count(len(x.live), "live lease"))
+	case keeper:
+		x.ok("guard", State, "a keeper runs and guards %s%s", count(running, "live lease"), x.reapers(ctx))
 		return
 	case x.ledger == nil && !x.noFile:
 		x.warn("guard", State, "mend the ledger", "no keeper runs, and without the ledger it cannot be told whether one should")
 		return
-	case len(x.live) == 0:
+	case running == 0:
 		x.ok("guard", State, "no lease is live, so no keeper runs; a server starts it before a launch")
 		return
 	}
@@ -267,14 +325,53 @@ func (x *examination) guard(ctx context.Context) {
 		return
 	}
 	var seen []string
+	reaped := false
 	for _, g := range guards {
-		if ago := x.now().Sub(g.Seen); ago < silence {
+		ago := x.now().Sub(g.Seen)
+		switch kind, _, _ := strings.Cut(g.Name, " "); {
+		case kind == lease.GuardReap:
+			reaped = reaped || ago < reaperFresh
+		case kind != lease.GuardServer && kind != lease.GuardKeeper && kind != "stop": // a role, which is no guard of its own
+		case ago < silence:
 			seen = append(seen, fmt.Sprintf("%s, seen %d s ago", g.Name, max(0, int(ago/time.Second))))
 		}
 	}
-	if len(seen) > 0 {
-		x.warn("guard", State, mend, "no keeper runs: %s only as long as that lives: %s", count(len(x.live), "live lease"), names(seen))
+	switch {
+	case len(seen) > 0:
+		x.warn("guard", State, mend, "no keeper runs: %s only as long as that lives: %s%s", count(running, "live lease"), names(seen), x.reapers(ctx))
+		return
+	case reaped:
+		x.warn("guard", State, mend, "no keeper runs: the deadlines of %s are enforced only when a timer starts gpulease reap%s", count(running, "live lease"), x.reapers(ctx))
 		return
 	}
-	x.fail("guard", State, mend, "nobody enforces the deadlines of %s", count(len(x.live), "live lease"))
+	x.fail("guard", State, mend, "nobody enforces the deadlines of %s%s", count(running, "live lease"), x.reapers(ctx))
+}
+
+// A visit of a reaper counts as a guard for reaperFresh, as for a launch, and is
+// worth a word for reaperShown: it comes by a timer.
+const (
+	reaperFresh = 15 * time.Minute
+	reaperShown = 24 * time.Hour
+)
+
+// reapers says which reapers were here lately, as the end of a sentence.
+func (x *examination) reapers(ctx context.Context) string {
+	if x.ledger == nil {
+		return ""
+	}
+	guards, err := x.ledger.Guards(ctx)
+	if err != nil {
+		return "" // the ledger's line says what is wrong with it
+	}
+	var seen []string
+	for _, g := range guards {
+		ago := x.now().Sub(g.Seen)
+		if host, ok := strings.CutPrefix(g.Name, lease.GuardReap+" "); ok && ago >= 0 && ago < reaperShown {
+			seen = append(seen, fmt.Sprintf("%s %d min ago", host, int(ago/time.Minute)))
+		}
+	}
+	if len(seen) == 0 {
+		return ""
+	}
+	return "; gpulease reap was seen on " + names(seen)
 }

@@ -203,7 +203,7 @@ func (x *examination) budget(ctx context.Context, f free) {
 	case policy.Allow:
 		x.ok("budget", Policy, "%s could be launched now; %s", what, left)
 	case policy.Ask:
-		x.warn("budget", Policy, "have the owner of the policy raise approve_above", "%s needs a person's approval; %s", what, left)
+		x.warn("budget", Policy, "gpulease approve LEASE once an agent has asked for it, or raise approve_above", "%s waits for a person's approval; %s", what, left)
 	default:
 		mend := "wait, or have the owner of the policy raise the limit: gpulease policy show"
 		if len(x.live) > 0 {

@@ -17,6 +17,14 @@ import (
 	"github.com/gpulease/gpulease/ledger"
 )
 
+// beats has a guard say that it was here.
+func (c *clinic) beats(guard string, ago time.Duration) {
+	c.t.Helper()
+	c.with(func(db *ledger.DB) {
+		require.NoError(c.t, db.Beat(context.Background(), guard, time.Now().Add(-ago)))
+	})
+}
+
 // rules replaces the account's firewall rules, through a client that is not
 // doctor's, and forgets the request.
 func (c *clinic) rules(t *testing.T, rules ...lambda.FirewallRule) {
@@ -101,10 +109,21 @@ func TestWarnings(t *testing.T) {
 		}},
 		{"only a server guards", doctor.State, "guard", "server 4711", "gpulease leases", lambdatest.Config{}, func(t *testing.T, c *clinic) {
 			c.ledger(c.liveLease())
-			db, err := ledger.Open(context.Background(), c.cfg.LedgerPath, ledger.Options{})
-			require.NoError(t, err)
-			require.NoError(t, db.Beat(context.Background(), "server 4711", time.Now()))
-			require.NoError(t, db.Close())
+			c.beats("server 4711", 0)
+			c.beats("leader 0123456789abcdef", 0)
+		}},
+		{"only a timer reaps", doctor.State, "guard", "only when a timer starts gpulease reap; gpulease reap was seen on cron1 4 min ago", "gpulease keeper", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
+			c.ledger(c.liveLease())
+			c.beats("reap cron1", 4*time.Minute)
+			c.beats("leader 0123456789abcdef", 0)
+		}},
+		{"frozen", doctor.Policy, "freeze", "by ann: look at the bill", "gpulease unfreeze", lambdatest.Config{}, func(t *testing.T, c *clinic) {
+			c.with(func(db *ledger.DB) {
+				require.NoError(t, db.Freeze(context.Background(), lease.Freeze{At: time.Now(), By: "ann", Why: "look at the bill"}))
+			})
+		}},
+		{"a request waits", doctor.Policy, "approval", "1 request waits for a person: aaaaaaaaaaaa (gpu_1x_a10 for 1h, $1.548 at most, until ", "gpulease approve", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
+			c.request()
 		}},
 		{"approval is needed", doctor.Policy, "budget", "approval", "approve_above", lambdatest.Config{}, func(_ *testing.T, c *clinic) { c.policy("approve_above: 0\n") }},
 		{"misspelt type in the policy", doctor.Policy, "regions", "types gpu_1x_a01", "gpulease policy show", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
