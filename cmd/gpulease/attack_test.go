@@ -220,7 +220,7 @@ func TestDeletedStateDirectoryMeansNoLaunch(t *testing.T) {
 	w := newWorld(t, lambdatest.Config{})
 	h := w.host()
 	require.Empty(t, h.ok("list_leases", nil).Leases)
-	require.NoError(t, os.RemoveAll(w.state()))
+	w.loseState()
 	for range 2 {
 		h.refused(lease.CodeLedgerUnavailable, "launch_lease", map[string]any{"type": testType, "ttl_minutes": 5})
 	}

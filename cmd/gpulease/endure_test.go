@@ -103,7 +103,7 @@ func TestKeeperWhoseStateDirectoryIsDeleted(t *testing.T) {
 	stop := w.program("stop", id, "--wait", "1s", "--keeper=false")
 	require.Error(t, stop.Run())
 	require.Equal(t, exitUnconfirmed, stop.ProcessState.ExitCode())
-	require.NoError(t, os.RemoveAll(w.state()))
+	w.loseState()
 	require.Len(t, w.sim.Running(), 1)
 	require.Eventually(t, func() bool { return len(w.sim.Running()) == 0 }, time.Minute, 100*time.Millisecond)
 	fellBack := func() string { b, _ := os.ReadFile(w.state() + ".keeper.log"); return string(b) }

@@ -86,6 +86,12 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 
 func (w *world) state() string { return filepath.Join(w.dir, "state") }
 
+// loseState deletes the state directory, also while processes write into it.
+func (w *world) loseState() {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool { return os.RemoveAll(w.state()) == nil }, 10*time.Second, time.Millisecond)
+}
+
 func (w *world) keeperRuns() bool {
 	s := &settings{stateDir: w.state()}
 	if _, err := os.Stat(s.stateDir); err != nil {

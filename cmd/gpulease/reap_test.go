@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -126,7 +125,7 @@ func TestAdoptionAfterTheLossOfAllState(t *testing.T) {
 	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
 	h.until(id, "ready")
 	h.kill()
-	require.NoError(t, os.RemoveAll(w.state()))
+	w.loseState()
 
 	out := w.says(0, "reap", "--adopt")
 	require.Contains(t, out, "adopted "+id+": "+testType)
