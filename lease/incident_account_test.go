@@ -158,3 +158,48 @@ func TestMachineOfAnAccountThatIsNotUsedAnyMore(t *testing.T) {
 		time.Sleep(3 * time.Millisecond)
 	}
 }
+
+// The key leaked and was replaced by another one of the same account while a machine ran. The old key
+// is refused from then on; the machine ends at its deadline all the same.
+func TestIncidentKeyWasReplacedWhileAMachineRan(t *testing.T) {
+	for name, beside := range map[string]bool{"and nothing else runs": false, "beside another lease": true} {
+		t.Run(name, func(t *testing.T) {
+			const fresh = "secret_new_0123456789abcdef.fedcba9876543210"
+			var old string
+			var replaced atomic.Bool
+			k := newKit(t, lambdatest.Config{Wrap: func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if replaced.Load() {
+						if r.Header.Get("Authorization") == "Bearer "+fresh {
+							r.Header.Set("Authorization", "Bearer "+old)
+						} else {
+							r.Header.Set("Authorization", "Bearer revoked")
+						}
+					}
+					h.ServeHTTP(w, r)
+				})
+			}})
+			old = k.sim.APIKey()
+			l := k.launch(lease.LaunchRequest{TTL: time.Hour})
+			l = k.untilState(l.ID, lease.Ready)
+			replaced.Store(true)
+			_, err := k.client(old).Instances(t.Context())
+			require.ErrorContains(t, err, "401")
+			k.halt()
+			k.start(k.client(fresh))
+			require.Contains(t, strings.Join(k.m.Status(t.Context(), k.get(l.ID)).Warnings, " "), "another API key")
+			if beside {
+				k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
+			}
+			k.pass(5*12, 5*time.Second)
+			require.Equal(t, l.Account, k.get(l.ID).Account, "whoever has the old key may still see it")
+			l = k.over(l.ID)
+			require.Equal(t, lease.Deadline, l.Reason)
+			require.Less(t, l.EndedAt.Sub(l.Deadline), 10*time.Minute)
+			inst, _ := k.sim.Instance(l.InstanceID)
+			require.False(t, inst.StopCalledAt.IsZero())
+			line, _ := k.sim.Bill().Of(l.InstanceID)
+			require.GreaterOrEqual(t, l.Cost, policy.Money(line.MicroDollars))
+		})
+	}
+}

@@ -43,6 +43,7 @@ type reconciler struct {
 	swept    time.Time
 	untidy   bool    // the last look has found instances of ended leases, or has failed
 	known    []Lease // live as of the last good look at the ledger
+	others   []Lease // those of them that were launched with another API key
 	working  sync.WaitGroup
 	ensuring atomic.Bool
 	workCtx  context.Context
@@ -97,9 +98,10 @@ func (r *reconciler) pass(ctx context.Context) error {
 	}
 	// Under another key, neither a listing nor a 404 says anything.
 	leases = slices.DeleteFunc(slices.Clone(leases), func(l Lease) bool { return l.Account != account })
+	r.others = slices.DeleteFunc(slices.Clone(r.known), func(l Lease) bool { return l.Account == account })
 	if len(leases) == 0 {
 		r.stepDown()
-		return nil
+		return r.lookForOthers(ctx, account)
 	}
 	if err := r.say(ctx, &r.beat, m.Guard); err != nil {
 		r.stepDown()
@@ -292,7 +294,11 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 	}
 	strays, err := m.endStrays(ctx, instances)
 	r.untidy = strays > 0 || err != nil
-	return errors.Join(err, r.sights.note(ctx, m, instances))
+	err = errors.Join(err, r.sights.note(ctx, m, instances))
+	if account, accountErr := m.Cloud.Account(ctx); accountErr == nil && len(r.others) > 0 {
+		err = errors.Join(err, r.rebind(ctx, account, instances))
+	}
+	return err
 }
 
 func findInstance(l Lease, instances []lambda.Instance) *lambda.Instance {
