@@ -70,6 +70,13 @@ func (s *samples) told(id ID, now time.Time, gap time.Duration) (unbroken bool) 
 	return ok && now.Sub(before) <= gap
 }
 
+// untold makes the next look begin anew.
+func (s *samples) untold(id ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.good, id)
+}
+
 // idleNews is how much the beginning of an idle time has to move to be written down.
 const idleNews = 5 * time.Minute
 
@@ -101,6 +108,9 @@ func (r *reconciler) sample(ctx context.Context, id ID) error {
 		m.log.Debug("a machine could not be looked at", "lease", id, "err", err)
 		return nil
 	}
+	if !m.timeIsSure() {
+		return nil // a look that cannot be dated tells nothing
+	}
 	now := m.now()
 	unbroken := r.samples.told(id, now, max(4*m.Timing.Sample, 2*time.Minute))
 	switch {
@@ -114,6 +124,10 @@ func (r *reconciler) sample(ctx context.Context, id ID) error {
 	}
 	if since.IsZero() != l.IdleSince.IsZero() || since.Sub(l.IdleSince).Abs() >= idleNews {
 		if err := m.writeIdle(ctx, l, since); err != nil {
+			r.samples.untold(id) // what the lease says is not what was seen
+			if errors.Is(err, ErrConflict) {
+				return nil // the next look says it again
+			}
 			return err
 		}
 	}
@@ -131,7 +145,7 @@ func (m *Manager) writeIdle(ctx context.Context, l Lease, since time.Time) error
 	if since.IsZero() {
 		note = "in use"
 	}
-	if _, err := m.Store.Update(ctx, l, note); err != nil && !errors.Is(err, ErrConflict) {
+	if _, err := m.Store.Update(ctx, l, note); err != nil {
 		return fmt.Errorf("write down whether it is used: %w", err)
 	}
 	return nil
