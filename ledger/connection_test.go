@@ -232,6 +232,7 @@ func TestAServerThatComesLater(t *testing.T) {
 func TestReadersBesideAWriter(t *testing.T) {
 	db := open(t, freshOnServer(t))
 	l := reserve(t, db, intent("a", 1))
+	id := l.ID
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	for range 6 {
@@ -242,7 +243,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := db.Get(t.Context(), l.ID); !assert.NoError(t, err) {
+				if _, err := db.Get(t.Context(), id); !assert.NoError(t, err) {
 					return
 				}
 			}
