@@ -30,7 +30,7 @@ func (r *reconciler) lookForOthers(ctx context.Context, account string) error {
 	if err != nil {
 		return fmt.Errorf("list instances: %w", err)
 	}
-	m.observe(true)
+	m.observe()
 	return r.rebind(ctx, account, instances)
 }
 
