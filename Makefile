@@ -29,6 +29,10 @@ test: lint ## vet, lint and run all tests (with the race detector where there is
 	@test -n "$(TESTFLAGS)" || echo 'left out: the race detector (no C compiler found)'
 	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 8m ./...
 
+.PHONY: crash
+crash: ## kill -9 at every step of a lease, alone and with a keeper, and check what is left
+	$(TESTENV) $(GO) test $(TESTFLAGS) -count 1 -timeout 10m -v -run '^TestCrashMatrix|^TestProductDoesNotKnowTheTraps$$' ./cmd/gpulease
+
 .PHONY: lint
 lint: ## gofmt, go vet and staticcheck
 	@out="$$(gofmt -l $$(git ls-files '*.go'))"; test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }

@@ -36,6 +36,14 @@ type app struct {
 	started  func(what string) // is told that a keeper was missing and has been started
 }
 
+// hooks are nil in the product. Tests, which run this program as processes of
+// their own, make them die at a named step, and let many of them share a
+// simulated account that has no rate limit.
+var hooks struct {
+	crash func(point string)
+	pace  func(lambda.PacerConfig) lambda.PacerConfig
+}
+
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
@@ -88,7 +96,11 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		a.key.Store(&key)
 		opts := []lambda.Option{lambda.WithBaseURL(s.apiURL), lambda.WithUserAgent("gpulease/" + version), lambda.WithLogger(log)}
 		if db != nil {
-			opts = append(opts, lambda.WithLimiter(lambda.NewPacer(lambda.PacerConfig{Gate: db.Gate(key.Account()), Logger: log})))
+			pace := lambda.PacerConfig{Gate: db.Gate(key.Account()), Logger: log}
+			if hooks.pace != nil {
+				pace = hooks.pace(pace)
+			}
+			opts = append(opts, lambda.WithLimiter(lambda.NewPacer(pace)))
 		}
 		return lambda.New(key, opts...)
 	}}
@@ -111,7 +123,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
 		EnsureGuard: guard,
-		Guard:       a.guard, Logger: log,
+		Guard:       a.guard, Logger: log, Crash: hooks.crash,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())

@@ -27,8 +27,14 @@ import (
 // real processes of it and kill them.
 const asProgram = "GPULEASE_TEST_AS_PROGRAM"
 
+// children are what else the test binary can be as a process, by its first argument.
+var children = map[string]func(args []string) int{}
+
 func TestMain(m *testing.M) {
 	// The demo hides its environment from its server, and that from its keeper.
+	if len(os.Args) > 1 && os.Getenv(asProgram) != "" && children[os.Args[1]] != nil {
+		os.Exit(children[os.Args[1]](os.Args[2:]))
+	}
 	child := len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "keeper")
 	if os.Getenv(asProgram) != "" || child {
 		programLook, lostEvery = 200*time.Millisecond, time.Second

@@ -32,6 +32,7 @@ type settings struct {
 	keyFile       string
 	logLevel      string
 	policyIsGiven bool
+	checked       bool
 	policySets    []policy.Set
 	policyFlags   []string
 }
@@ -74,6 +75,9 @@ func (s *settings) flags(f *pflag.FlagSet) {
 // check fills in what depends on the user's directories and refuses what makes
 // no sense.
 func (s *settings) check() error {
+	if s.checked {
+		return nil // what was filled in is not to be taken for given
+	}
 	if s.sshPort < 1 || s.sshPort > 65535 {
 		return usageError(fmt.Errorf("GPULEASE_SSH_PORT (or --ssh-port) is not a port between 1 and 65535: %q", s.or("GPULEASE_SSH_PORT", strconv.Itoa(s.sshPort))))
 	}
@@ -129,7 +133,11 @@ func (s *settings) check() error {
 		}
 		s.policyPath = filepath.Join(d, "gpulease", "policy.yaml")
 	}
-	return absolute("GPULEASE_POLICY", &s.policyPath)
+	if err := absolute("GPULEASE_POLICY", &s.policyPath); err != nil {
+		return err
+	}
+	s.checked = true
+	return nil
 }
 
 // readPolicySets reads the rules that were given outside of the file; a flag goes
