@@ -33,6 +33,10 @@ test: lint ## vet, lint and run all tests (with the race detector where there is
 crash: ## kill -9 at every step of a lease, alone and with a keeper, and check what is left
 	$(TESTENV) $(GO) test $(TESTFLAGS) -count 1 -timeout 10m -v -run '^TestCrashMatrix|^TestProductDoesNotKnowTheTraps$$' ./cmd/gpulease
 
+.PHONY: race
+race: ## 16 processes try for 30 s to overspend a cap, on SQLite and on PostgreSQL (initdb and postgres)
+	CGO_ENABLED=0 GPULEASE_RACE=30s LEDGER_RACE_TIME=30s $(GO) test -count 1 -timeout 10m -v -p 1 -run '^TestProcessesCannotOverspend$$|^TestProcessesRaceForACap$$' ./cmd/gpulease ./ledger
+
 .PHONY: lint
 lint: ## gofmt, go vet and staticcheck
 	@out="$$(gofmt -l $$(git ls-files '*.go'))"; test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }

@@ -105,6 +105,10 @@ func (m *Manager) Sweep(ctx context.Context) error {
 			return false
 		}
 		l, err := m.Store.Get(ctx, ID(id))
-		return err == nil && l.State == Ended
+		if err != nil || l.State != Ended {
+			return false
+		}
+		m.dropKey(l.ID) // who ended it may have died before that
+		return true
 	}))
 }

@@ -198,24 +198,6 @@ func TestServerKilledRightAfterTheLaunchCall(t *testing.T) {
 	w.stop(h, id)
 }
 
-// The agent's host and its server are killed with SIGKILL. The keeper brings
-// the lease up, ends it at its deadline, and ends itself.
-func TestKeeperEndsTheLeaseOfADeadHost(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, lambdatest.Config{})
-	h := w.host()
-	id := h.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 1}).Lease
-	require.True(t, w.keeperRuns())
-	h.kill()
-	began := time.Now()
-	require.Eventually(t, func() bool { return len(w.sim.Running()) == 0 }, 2*time.Minute, 100*time.Millisecond, "ended by its deadline")
-	require.Less(t, time.Since(began), 60*time.Second+60*time.Second, "by its deadline plus a minute")
-	require.Eventually(t, func() bool { return !w.keeperRuns() }, time.Minute, 100*time.Millisecond, "the keeper ends when nothing lives")
-	a := w.host().ok("get_lease", map[string]any{"lease_id": id})
-	require.Equal(t, "ended", a.State)
-	require.Equal(t, "deadline", a.Reason)
-}
-
 func TestCommandLineStopsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lambdatest.Config{})

@@ -214,6 +214,7 @@ func (c *stage) verdict() {
 	// What dies between the settlement and the tidying is tidied by whoever sweeps: a server 20 s after its start.
 	require.Eventually(c.t, func() bool { return len(c.sim.Keys()) == 1 && c.sim.Keys()[0].Name == "console" }, 40*time.Second, 50*time.Millisecond,
 		"an SSH key of ours stays in the account")
+	require.NoFileExists(c.t, filepath.Join(c.state(), "keys", string(l.ID)+".key"))
 
 	bill := policy.Money(0)
 	for _, i := range ours {
