@@ -76,7 +76,7 @@ var (
 		"terminating", "terminate-sent", "terminate-noting", "terminate-noted",
 		"gone", "settling", "settled", "forgetting", "private-key-deleted", "forgotten",
 	}
-	home = []string{"jobs-ended", "rescued", "rescue-noted"}
+	bringing = []string{"jobs-ended", "rescued", "rescue-noted"}
 )
 
 // matrix are all cells.
@@ -96,7 +96,7 @@ func matrix() []death {
 	add("boot", "serve", "serve", up)
 	add("stop", "serve", "serve", one("stopping", "stop-written"), down)
 	add("absence", "serve", "serve", one("absence-noted", "gone"))
-	add("results", "serve", "serve", home)
+	add("results", "serve", "serve", bringing)
 	add("deadline", "serve", "serve", one("stopping", "stop-written", "rescued", "rescue-noted", "terminate-sent"))
 	add("idle", "serve", "serve", one("idle", "stop-written"))
 	add("extension", "drive-extend", "serve", one("extending", "extended"))
@@ -117,7 +117,7 @@ func matrix() []death {
 	add("lost answer", "keeper", "serve", one("found"))
 	add("boot", "keeper", "serve", up)
 	add("preemption", "keeper", "serve", one("stopping", "stop-written"))
-	add("results", "keeper", "serve", home, down)
+	add("results", "keeper", "serve", bringing, down)
 	add("vanished", "keeper", "serve", one("absence-noted"))
 	return m
 }

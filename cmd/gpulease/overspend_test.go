@@ -91,7 +91,7 @@ func overspend(t *testing.T, address func(*world) string) {
 	began := time.Now()
 	watched := make(chan error, 1)
 	looks := 0
-	go func() { watched <- watch(ctx, w.sim, db, &looks) }()
+	go func() { watched <- watchSpending(ctx, w.sim, db, &looks) }()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var attempts []attempt
@@ -157,8 +157,8 @@ func (h *host) ask(tool string, args map[string]any) (id string, refusal lease.C
 	return id, "", nil
 }
 
-// watch compares what runs and what the ledger counts with the caps until ctx ends.
-func watch(ctx context.Context, sim *lambdatest.Server, db *ledger.DB, looks *int) error {
+// watchSpending compares what runs and what the ledger counts with the caps until ctx ends.
+func watchSpending(ctx context.Context, sim *lambdatest.Server, db *ledger.DB, looks *int) error {
 	for ; ctx.Err() == nil; *looks++ {
 		if err := within(sim.Running()); err != nil {
 			return err
