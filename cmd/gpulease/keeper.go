@@ -166,12 +166,17 @@ func (k *keeper) turn(ctx context.Context) (*flock.Flock, error) {
 				limit = time.Now().Add(keeperLeaves)
 			}
 			asked = other
+		case known && other != asked && asked.PID != 0: // somebody else was faster
+			asked, limit = keeperNote{}, time.Now().Add(keeperLocks)
 		case time.Now().Before(limit):
 		case k.stays && k.self.wasReplaced(ctx, k.log, k.key(nil)):
 			return nil, k.self.become(k.key(nil))
 		case k.stays:
 			wait = keeperTick
 		default:
+			if asked.PID != 0 {
+				k.log.Warn("the older keeper is still there", "older", asked.Build.String(), "older_pid", asked.PID)
+			}
 			return nil, nil // there is one already
 		}
 		select {

@@ -71,6 +71,15 @@ func (w *world) background(args ...string) (*exec.Cmd, *lockedBuffer) {
 	return cmd, log
 }
 
+// ends waits until a process ends by itself and returns how.
+func (w *world) ends(cmd *exec.Cmd, log *lockedBuffer) error {
+	w.t.Helper()
+	late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() }) // it may have ended
+	err := cmd.Wait()
+	require.True(w.t, late.Stop(), "it does not end\n%s", log)
+	return err
+}
+
 // stopWithoutKey ends all leases by a process that has no key, so that the keeper
 // has to have one.
 func (w *world) stopWithoutKey() {
@@ -129,6 +138,7 @@ func TestKeepersOfDifferentProgramsDoNotTakeTurns(t *testing.T) {
 	watch(func() bool { return false }, 11*time.Second) // every server has looked twice
 	require.Equal(t, []string{"v1.4.0", "v1.5.0"}, seen, w.keeperLog())
 	require.Equal(t, second, w.note())
+	t.Logf("the longest time without a keeper was %s", gap)
 	require.Less(t, gap, 3*time.Second, "no lease is without a keeper for long")
 	require.Equal(t, 1, strings.Count(w.keeperLog(), "leaving for a newer keeper"), w.keeperLog())
 	require.Equal(t, "ready", h.until(id, "ready").State)
@@ -144,7 +154,7 @@ func TestKeeperIsNotReplacedByOneThatCannotGuard(t *testing.T) {
 	newer := w.installed("new", "v2.0.0")
 	for _, env := range []string{"LAMBDA_API_KEY=", "LAMBDA_API_KEY=secret_other_0123456789abcdef0123456789abcdef"} {
 		cmd, log := newer.with(env).background("keeper")
-		require.NoError(t, cmd.Wait(), "%s", log)
+		require.NoError(t, w.ends(cmd, log), "%s", log)
 		require.Contains(t, log.String(), "an older keeper goes on")
 	}
 	require.Equal(t, before, w.note())
@@ -225,8 +235,8 @@ func TestKeeperThatStays(t *testing.T) {
 	first, log := w.background("keeper", "--stay")
 	require.Eventually(t, func() bool { return w.note().PID == first.Process.Pid }, 10*time.Second, 10*time.Millisecond, "%s", log)
 	second, _ := w.background("keeper", "--stay")
-	third, _ := w.background("keeper")
-	require.NoError(t, third.Wait(), "one without --stay is not needed")
+	third, log3 := w.background("keeper")
+	require.NoError(t, w.ends(third, log3), "one without --stay is not needed")
 
 	h := w.host()
 	id := h.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 5}).Lease
@@ -254,7 +264,7 @@ func TestKeeperWithoutAKeyDoesNotHoldThePlace(t *testing.T) {
 	w.launched("--keeper=false")
 	for _, args := range [][]string{{"keeper"}, {"keeper", "--stay"}} {
 		cmd, log := w.with("LAMBDA_API_KEY=").background(args...)
-		require.Error(t, cmd.Wait())
+		require.Error(t, w.ends(cmd, log))
 		require.Equal(t, 1, cmd.ProcessState.ExitCode())
 		require.Contains(t, log.String(), "nothing is guarded")
 		require.False(t, w.keeperRuns())
