@@ -15,7 +15,16 @@ func OnServer(address string) bool {
 	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
 }
 
-// Redact is the address of a ledger as it may be shown: without a password.
+// HasPassword reports whether the address of a ledger holds a password, or cannot be read, so that it may hold one.
+func HasPassword(address string) bool {
+	if !OnServer(address) {
+		return false
+	}
+	a, err := split(address)
+	return err != nil || a.password
+}
+
+// Redact is the address of a ledger as it may be shown: without a password. Addresses of different ledgers are shown differently.
 func Redact(address string) string {
 	if !OnServer(address) {
 		return address
@@ -29,8 +38,14 @@ func Redact(address string) string {
 		shown += a.user + "@"
 	}
 	shown += a.hosts + a.path
-	if schema := a.options.Get("search_path"); schema != "" {
-		shown += "?search_path=" + url.QueryEscape(schema)
+	telling := url.Values{}
+	for _, name := range []string{"host", "port", "dbname", "search_path"} {
+		if v := a.options.Get(name); v != "" {
+			telling.Set(name, v)
+		}
+	}
+	if len(telling) > 0 {
+		shown += "?" + telling.Encode()
 	}
 	return shown
 }
@@ -39,6 +54,7 @@ func Redact(address string) string {
 type parts struct {
 	user, hosts, path, query string
 	options                  url.Values
+	password                 bool // there is one
 }
 
 // split takes an address apart. It refuses one whose password could be taken for something else, which would then be shown: a
@@ -54,7 +70,7 @@ func split(address string) (parts, error) {
 	}
 	var a parts
 	if login, hosts, found := strings.Cut(authority, "@"); found {
-		a.user, _, _ = strings.Cut(login, ":")
+		a.user, _, a.password = strings.Cut(login, ":")
 		a.hosts = hosts
 	} else {
 		a.hosts = authority

@@ -23,7 +23,7 @@ func TestRedact(t *testing.T) {
 		"postgres://db/money?search_path=a&sslcert=x": "postgres://db/money?search_path=a",
 		"postgres://me:p%40ss@[::1]:1/m":              "postgres://me@[::1]:1/m",
 		"postgres://me:a:b@one:1,two:2/m":             "postgres://me@one:1,two:2/m",
-		"postgres:///money?host=/run/postgresql":      "postgres:///money",
+		"postgres:///money?host=/run/postgresql":      "postgres:///money?host=%2Frun%2Fpostgresql",
 		"postgres://":                                 "postgres://",
 		// Here it could be that a part of the password stands where no password is.
 		"postgres://me:hunter2@ss@db/m":        unreadable,
@@ -37,6 +37,21 @@ func TestRedact(t *testing.T) {
 		"postgres://me@db/m?x=%zz":             unreadable,
 	} {
 		require.Equal(t, want, ledger.Redact(address), address)
+	}
+}
+
+func TestHasPassword(t *testing.T) {
+	for address, want := range map[string]bool{
+		"/home/me:x@y/ledger.db":            false,
+		"postgres://me@db/money":            false,
+		"postgres://db/money":               false,
+		"postgres://me:x@db/money":          true,
+		"postgresql://me:x@one:1,two:2/m":   true,
+		"postgres://me@db/m?password=x":     true,
+		"postgres://me:1?2@db/m":            true,
+		"postgres://me@db/m?user=a:b&host=": false,
+	} {
+		require.Equal(t, want, ledger.HasPassword(address), address)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gpulease/gpulease/cmd/gpulease/install"
 	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 // installation is what `gpulease install` is to do.
@@ -174,6 +175,9 @@ func (i *installation) environment(ctx context.Context) ([]install.Variable, err
 }
 
 func hasPassword(value string) bool {
+	if ledger.OnServer(value) {
+		return ledger.HasPassword(value)
+	}
 	u, err := url.Parse(value)
 	if err != nil || u.User == nil {
 		return false

@@ -204,6 +204,7 @@ func TestInstallNeverWritesASecret(t *testing.T) {
 		"a key in the command":    {[]string{"LAMBDA_API_KEY_COMMAND=echo " + testKey}, nil, "has the key itself in it"},
 		"another key, the same":   {[]string{"LAMBDA_API_KEY_COMMAND=echo abc", "LAMBDA_API_KEY=abc"}, nil, "has the key itself in it"},
 		"a ledger's password":     {[]string{"GPULEASE_LEDGER=postgres://u:hunter2@h/db"}, nil, "GPULEASE_LEDGER has a password"},
+		"one for two hosts":       {[]string{"GPULEASE_LEDGER=postgres://u:hunter2@one:1,two:2/db"}, nil, "GPULEASE_LEDGER has a password"},
 		"a proxy's password":      {[]string{"HTTPS_PROXY=http://u:hunter2@proxy"}, nil, "HTTPS_PROXY has a password"},
 		"a command without a key": {[]string{"LAMBDA_API_KEY_COMMAND=true"}, nil, "the service would find no key"},
 		"a file that is not here": {[]string{"LAMBDA_API_KEY_FILE=/nowhere/key", "LAMBDA_API_KEY=" + testKey}, nil, "the service would find no key"},

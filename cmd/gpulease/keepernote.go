@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/gpulease/gpulease/cmd/gpulease/logfile"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 // keeperNote is what the keeper that holds the lock says about itself, in
@@ -49,11 +49,7 @@ func keeperLogFile(path string) *logfile.File {
 // keeperScope names what a keeper guards: a ledger and an API. A keeper must not
 // take the place of one that guards something else.
 func (s *settings) keeperScope() string {
-	path := s.ledgerPath
-	if u, err := url.Parse(path); err == nil && u.User != nil {
-		path = u.Redacted()
-	}
-	sum := sha256.Sum256([]byte(path + "\n" + s.apiURL))
+	sum := sha256.Sum256([]byte(ledger.Redact(s.ledgerPath) + "\n" + s.apiURL))
 	return hex.EncodeToString(sum[:8])
 }
 

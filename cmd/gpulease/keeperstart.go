@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 const (
@@ -54,7 +55,7 @@ func (s *settings) ensureKeeper(ctx context.Context, a *app) (started bool, err 
 		}
 		select {
 		case <-ctx.Done():
-			return started, fmt.Errorf("start the keeper: no heartbeat of it in the ledger %s within %s; see %s", s.ledgerPath, keeperStarts, s.keeperLog())
+			return started, fmt.Errorf("start the keeper: no heartbeat of it in the ledger %s within %s; see %s", ledger.Redact(s.ledgerPath), keeperStarts, s.keeperLog())
 		case err := <-ended:
 			if err != nil {
 				return started, fmt.Errorf("start the keeper: it ended at once (%w); see %s", err, s.keeperLog())

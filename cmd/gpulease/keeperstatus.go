@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 func newKeeperStatus(s *settings) *cobra.Command {
@@ -74,7 +75,7 @@ func (s *settings) keeperStatus(running bool, live []lease.Lease, guards []lease
 	if len(live) > 0 {
 		add("heartbeat", "%s", beat)
 	}
-	add("guards", "%s in %s", countLeases(len(live)), s.ledgerPath)
+	add("guards", "%s in %s", countLeases(len(live)), ledger.Redact(s.ledgerPath))
 	for _, l := range live {
 		add("", "%s %s, deadline %s", l.ID, l.State, deadline(l))
 	}

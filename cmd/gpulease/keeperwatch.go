@@ -10,6 +10,7 @@ import (
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 )
 
 // departure is why a keeper stops guarding.
@@ -101,7 +102,7 @@ func (w *watch) until(ctx context.Context) departure {
 		if err == nil {
 			w.known = live // a ledger that was deleted can still be read
 		}
-		there := w.ledgerIsThere()
+		there := w.ledgerIsThere() && !errors.Is(err, ledger.ErrReplaced)
 		switch {
 		case !there && w.nothingIsLeft(ctx):
 			return ledgerLost
@@ -178,7 +179,7 @@ func (w *watch) nothingIsLeft(ctx context.Context) bool {
 	if w.lost == nil {
 		w.lost = &lostLedger{}
 		w.k.log.Error("the ledger was deleted or replaced: what was alive in it is ended at its deadline all the same, and nothing can be written down",
-			"ledger", w.k.s.ledgerPath, "leases", len(w.known))
+			"ledger", ledger.Redact(w.k.s.ledgerPath), "leases", len(w.known))
 	}
 	if len(w.known) == 0 {
 		return true

@@ -51,6 +51,13 @@ func TestTheLedgerOnAServer(t *testing.T) {
 	far := other.host()
 	require.Contains(t, far.refused(lease.CodePolicyDenied, "launch_lease", map[string]any{"type": "gpu_8x_h100_sxm5", "ttl_minutes": 480}), "$49.", "one budget for both machines")
 
+	for _, args := range [][]string{{"keeper", "status"}, {"audit", "verify"}, {"spend"}, {"leases", "--json"}, {"policy", "show"}, {"install", "keeper", "--dry-run"}} {
+		out, err := w.program(args...).CombinedOutput()
+		passwordless(t, string(out))
+		if args[0] != "install" { // that refuses to write the password into a file
+			require.NoError(t, err, "%s: %s", args, out)
+		}
+	}
 	doctor, err := w.program("doctor").CombinedOutput()
 	if exit := new(exec.ExitError); err != nil {
 		require.ErrorAs(t, err, &exit)
