@@ -16,7 +16,7 @@ import (
 
 // instructions go to the model with every request; every word is paid for.
 const instructions = `gpulease leases GPU machines on Lambda Cloud. A lease costs money from boot until its stop is confirmed.
-Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept.
+Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what results name.
 run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.
 Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. Errors start with "error CODE:" and say what to call next. A failing test suite is a result (exit_code), not an error.`
 
@@ -56,7 +56,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 		},
 	}
 	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
-	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from; may be repeated (default: where the server was started)")
+	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from, and below the first of which results come home; may be repeated (default: where the server was started)")
 	return c
 }
 
