@@ -38,6 +38,11 @@ func (m *Manager) SetResults(ctx context.Context, id ID, paths []string, dir str
 				Code: CodeLeaseEnded, Message: fmt.Sprintf("lease %s is %s (%s): no more results can be named", l.ID, l.State, l.Reason), Why: l.Detail, LeaseID: l.ID,
 				Next: "name results before the end, at the launch or with the first stop_lease",
 			}
+		case l.ResultsDir == "" && l.Home != m.Home && l.Home != "":
+			return l, &Error{
+				Code: CodePathDenied, Message: fmt.Sprintf("lease %s was launched from another computer or state directory, which alone can bring its files home", l.ID), LeaseID: l.ID,
+				Next: "name results where it was launched, or call again without them",
+			}
 		case len(all) > maxResults:
 			return l, invalid("name directories instead of files", "%d results are named, at most %d are kept", len(all), maxResults)
 		}

@@ -57,6 +57,26 @@ func TestResultsNamedLater(t *testing.T) {
 	require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err))
 }
 
+// Where a lease has no directory for results yet, only its own home may name one: a path
+// means something else on another computer.
+func TestResultsOfALeaseFromElsewhere(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	plain, named := k.launch(lease.LaunchRequest{}), k.launch(lease.LaunchRequest{Results: []string{"a"}, ResultsDir: "/home/a"})
+	for _, id := range []lease.ID{plain.ID, named.ID} {
+		l := k.untilState(id, lease.Ready)
+		l.Home = "another computer"
+		_, err := k.db.Update(t.Context(), l, "moved for the test")
+		require.NoError(t, err)
+	}
+	_, err := k.m.SetResults(t.Context(), plain.ID, []string{"b"}, "/home/b")
+	require.Equal(t, lease.CodePathDenied, lease.CodeOf(err))
+	require.Empty(t, k.get(plain.ID).Results)
+	got, err := k.m.SetResults(t.Context(), named.ID, []string{"b"}, "/home/b")
+	require.NoError(t, err)
+	require.Equal(t, "a\nb", got.Results)
+	require.Equal(t, "/home/a", got.ResultsDir)
+}
+
 func TestDueIsWhatHasToEndNow(t *testing.T) {
 	k := newKit(t, lambdatest.Config{TerminateTime: time.Hour})
 	due := func() []lease.ID {

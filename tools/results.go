@@ -52,7 +52,7 @@ func nameResults(ctx context.Context, c Changer, id lease.ID, paths, roots, deni
 	switch {
 	case err == nil:
 		return "", nil
-	case errors.As(err, &known) && (known.Code == lease.CodeInvalidInput || known.Code == lease.CodeLeaseNotFound):
+	case errors.As(err, &known) && (known.Code == lease.CodeInvalidInput || known.Code == lease.CodeLeaseNotFound || known.Code == lease.CodePathDenied):
 		return "", err
 	}
 	return "the results named now are not brought home: " + Explain(err, nil).Message, nil

@@ -75,6 +75,7 @@ func TestResultsThatCannotBeNamed(t *testing.T) {
 		"broken ledger": {&lease.Error{Code: lease.CodeLedgerUnavailable, Message: "no ledger"}, true},
 		"anything else": {errors.New("boom"), true},
 		"a bad path":    {&lease.Error{Code: lease.CodeInvalidInput, Message: "a path is bad"}, false},
+		"not from here": {&lease.Error{Code: lease.CodePathDenied, Message: "elsewhere"}, false},
 		"no such lease": {&lease.Error{Code: lease.CodeLeaseNotFound, Message: "none"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -117,6 +117,8 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 			}
 			return err
 		}
+	} else if role == lease.GuardReap {
+		guard = func(ctx context.Context) error { return s.keepOwn(ctx, a) }
 	}
 	a.manager, err = lease.New(lease.Config{
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),

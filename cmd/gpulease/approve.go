@@ -80,7 +80,9 @@ func (a *app) printRequest(ctx context.Context, w io.Writer, l lease.Lease) erro
 		region = "any region that the policy allows"
 	}
 	left := "no budget is set"
-	if b := a.manager.Status(ctx, l).BudgetLeft; b != policy.Unlimited {
+	if _, err := a.manager.Policy.Current(); err != nil {
+		left = "the policy cannot be used, so it will not be launched: " + printable(err.Error())
+	} else if b := a.manager.Status(ctx, l).BudgetLeft; b != policy.Unlimited {
 		left = b.String() + " of budget left"
 	}
 	_, err := fmt.Fprintf(w, `lease       %s, asked for by %s at %s

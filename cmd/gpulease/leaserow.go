@@ -43,7 +43,7 @@ func (a *app) printNotices(ctx context.Context, w io.Writer, leases []lease.Leas
 		if l.State == lease.AwaitingApproval {
 			lines = append(lines, waitsLine(l))
 		}
-		if l.State.Live() && live == nil {
+		if l.State.Live() && (live == nil || !live.Counts()) {
 			live = &leases[i]
 		}
 	}
@@ -51,10 +51,11 @@ func (a *app) printNotices(ctx context.Context, w io.Writer, leases []lease.Leas
 		lines = append(lines, printable(n))
 	}
 	if live != nil {
-		if guard := a.manager.Status(ctx, *live).Guard; guard == "none" {
-			lines = append(lines, "NOBODY enforces the deadlines now: gpulease keeper does, and so does a server")
-		} else {
+		switch guard := a.manager.Status(ctx, *live).Guard; {
+		case guard != "none":
 			lines = append(lines, "guarded by "+printable(guard))
+		case live.Counts():
+			lines = append(lines, "NOBODY enforces the deadlines now: gpulease keeper does, and so does a server")
 		}
 	}
 	if len(lines) == 0 {

@@ -261,10 +261,7 @@ func printTrial(w io.Writer, r policy.Request, d policy.Decision, note string, f
 	if frozen.On() {
 		fmt.Fprintln(&b, frozenLine(frozen))
 	}
-	table(&b, "CAP\tUSED\tLIMIT\tLEFT\tSET IN", len(d.Caps), func(i int) string {
-		c := d.Caps[i]
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", c.Rule, c.Used, c.Limit, c.Left, printable(c.Source))
-	})
+	capTable(&b, d.Caps)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

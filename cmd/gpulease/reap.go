@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -143,6 +144,21 @@ func (s *settings) reapWithLedger(c *cobra.Command, f reapFlags) (r reaping, err
 		err = a.whileReconciling(c.Context(), visit)
 	}
 	return r, err
+}
+
+// keepOwn makes sure that leases of this state directory have a keeper: a reaper
+// leaves, and what was approved may be launched while it is here. On a computer from
+// which nothing was leased it leaves none behind.
+func (s *settings) keepOwn(ctx context.Context, a *app) error {
+	live, err := a.store.Live(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(live, func(l lease.Lease) bool { return l.Home == a.manager.Home }) {
+		_, err = s.ensureKeeper(ctx, a)
+		return err
+	}
+	return nil
 }
 
 // reapTick is how often it is looked whether the own leases are as they should be.

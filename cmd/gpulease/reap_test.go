@@ -116,6 +116,7 @@ func TestReapWithALedgerEndsWhatIsOverdueInIt(t *testing.T) {
 	require.Regexp(t, fresh+`\s+ready`, list)
 	require.Regexp(t, "guarded by .*"+regexp.QuoteMeta("reap "+hostname())+", seen ", list)
 	require.Contains(t, w.says(0, "doctor"), "gpulease reap was seen on "+hostname())
+	require.True(t, w.keeperRuns(), "what still lives here has a keeper again")
 }
 
 func TestAdoptionAfterTheLossOfAllState(t *testing.T) {

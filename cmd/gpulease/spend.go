@@ -63,10 +63,7 @@ func printSpend(w io.Writer, s lease.Spending) error {
 	if more := corrections(s); more > 0 {
 		fmt.Fprintf(&b, "%s of it are later corrections (gpulease audit show LEASE)\n", more)
 	}
-	table(&b, "CAP\tUSED\tLIMIT\tLEFT\tSET IN", len(s.Caps), func(i int) string {
-		c := s.Caps[i]
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", c.Rule, c.Used, c.Limit, c.Left, printable(c.Source))
-	})
+	capTable(&b, s.Caps)
 	table(&b, "PRINCIPAL\tLIVE LEASES\tTODAY\tTHIS MONTH\tIN ALL", len(s.Principals), func(i int) string {
 		p := s.Principals[i]
 		return fmt.Sprintf("%s\t%d\t%s\t%s\t%s", printable(p.Name), p.Totals.Leases, p.Totals.Day, p.Totals.Month, p.Totals.Lifetime)
@@ -85,6 +82,14 @@ func printSpend(w io.Writer, s lease.Spending) error {
 	})
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// capTable writes the caps that bind, a line each.
+func capTable(b *strings.Builder, caps []policy.CapLeft) {
+	table(b, "CAP\tUSED\tLIMIT\tLEFT\tSET IN", len(caps), func(i int) string {
+		c := caps[i]
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", c.Rule, c.Used, c.Limit, c.Left, printable(c.Source))
+	})
 }
 
 func frozenLine(f lease.Freeze) string {
