@@ -57,7 +57,7 @@ oomkills() { # gl_ooms: how often the kernel has killed for memory since boot
 }
 
 status() { # gl_state: none, running, exited or lost; reads the end before it reads the sizes
-	gl_state=none gl_code= gl_reason= gl_started= gl_ended= gl_pid=
+	gl_state=none gl_code= gl_reason= gl_started= gl_ended= gl_pid= gl_cpu= gl_kib= gl_hang= gl_capped=
 	[ -d "$gl_job/claim" ] || return 0
 	gl_state=running
 	if { read -r gl_pid gl_was gl_in gl_started <"$gl_job/pid"; } 2>/dev/null; then
@@ -70,16 +70,24 @@ status() { # gl_state: none, running, exited or lost; reads the end before it re
 		gl_state=lost
 	fi
 	# Looked at again: the supervisor may have written it and gone between the two tests.
-	if { read -r gl_code gl_ended gl_reason <"$gl_job/exit"; } 2>/dev/null; then
+	if { { read -r gl_code gl_ended gl_reason && { read -r gl_cpu gl_kib gl_capped || :; }; } <"$gl_job/exit"; } 2>/dev/null; then
 		gl_state=exited
+	else
+		{ read -r gl_cpu gl_kib gl_hang <"$gl_job/usage"; } 2>/dev/null
 	fi
+	return 0
 }
 
-sizes() { # gl_osize gl_esize
-	gl_osize=0 gl_esize=0
-	gl_i=$(stat -c %s "$gl_job/stdout" "$gl_job/stderr" 2>/dev/null) ||
-		gl_i=$(for gl_f in stdout stderr; do { wc -c <"$gl_job/$gl_f" || echo 0; } 2>/dev/null; done)
-	set -- $gl_i
+sizes() { # gl_osize gl_esize, and gl_wrote: when the job last wrote, in seconds; empty where that cannot be told
+	gl_osize=0 gl_esize=0 gl_wrote=
+	if gl_i=$(stat -c '%s %Y' "$gl_job/stdout" "$gl_job/stderr" 2>/dev/null); then
+		set -- $gl_i
+		gl_osize=$1 gl_esize=$3
+		[ "$1" -eq 0 ] || gl_wrote=$2
+		[ "$3" -eq 0 ] || [ "$4" -lt "${gl_wrote:-0}" ] || gl_wrote=$4
+		return
+	fi
+	set -- $(for gl_f in stdout stderr; do { wc -c <"$gl_job/$gl_f" || echo 0; } 2>/dev/null; done)
 	gl_osize=${1:-0} gl_esize=${2:-0}
 }
 

@@ -148,7 +148,8 @@ func TestTimeoutEndsTheWholeTree(t *testing.T) {
 	require.Equal(t, 9, job.ExitCode)
 	require.Equal(t, "up\nsaving\n", string(stdout.Head))
 	require.Empty(t, marked("GPULEASE_JOB_ID=job-late"), "all are gone before the end is told")
-	require.InDelta(t, 0.5, job.Ended.Sub(job.Started).Seconds(), 0.45)
+	require.GreaterOrEqual(t, job.Ended.Sub(job.Started), 450*time.Millisecond)
+	require.Less(t, job.Ended.Sub(job.Started), 5*time.Second) // on a computer with much else to do
 }
 
 func TestOutputLimit(t *testing.T) {

@@ -35,8 +35,15 @@ type Command struct {
 	Stdin []byte
 	// Timeout ends the job with reason "timeout": SIGINT, SIGTERM, after 5 s SIGKILL. 0 is none.
 	Timeout time.Duration
+	// OutputTimeout ends the job in the same way, with reason "no_output", when it has written nothing for so long,
+	// whatever else it does. 0 is none.
+	OutputTimeout time.Duration
+	// IdleTimeout is for [Job].Hanging and ends nothing: for so long no output, hardly any processor time, and no busy
+	// GPU on the machine, as far as its GPUs can be asked. 0 is none.
+	IdleTimeout time.Duration
 	// OutputLimit ends the job with reason "output_limit" when both streams together are longer. It is looked at
-	// twice a second, so the files may get longer than that. 0 is DefaultOutputLimit; negative is none.
+	// 2 to 50 times a second, so the files may get longer than that until the end; then the longer stream is cut to
+	// what the limit allows, and a line in it says so. 0 is DefaultOutputLimit; negative is none.
 	OutputLimit int64
 }
 
@@ -116,6 +123,8 @@ func (c Command) script() string {
 	var b strings.Builder
 	b.WriteString(`{ read -r gl_stat <"${GPULEASE_PROC:-/proc}/$$/stat"; } 2>/dev/null` + "\n")
 	b.WriteString(`echo "$$ ${gl_stat##*) }" >"${0%/*}/main"` + "\n")
+	// $1 is job.sh, which moves the command into a scope of its own where there is systemd.
+	b.WriteString(`[ ! -d /run/systemd/system ] || sh "$1" scope "$GPULEASE_JOB_ID" "$$" </dev/null >/dev/null 2>&1` + "\n")
 	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n") // see launch in job.sh
 	if c.Shell != "" {
 		fmt.Fprintf(&b, "set -- \"$(command -v bash || command -v sh)\" -c %s\n", quote(c.Shell))
@@ -139,8 +148,8 @@ func (c Command) options() string {
 	if limit == 0 {
 		limit = DefaultOutputLimit
 	}
-	return fmt.Sprintf("gl_dir=%s\ngl_timeout=%d\ngl_limit=%d\ngl_grace=%d\n",
-		quote(remoteDir(c.Dir)), centiseconds(c.Timeout), max(limit, 0), centiseconds(timeoutGrace))
+	return fmt.Sprintf("gl_dir=%s\ngl_timeout=%d\ngl_silence=%d\ngl_idle=%d\ngl_limit=%d\ngl_grace=%d\n",
+		quote(remoteDir(c.Dir)), centiseconds(c.Timeout), centiseconds(c.OutputTimeout), centiseconds(c.IdleTimeout), max(limit, 0), centiseconds(timeoutGrace))
 }
 
 // remoteDir makes a directory one that cd takes as it stands: no option, no CDPATH, no tilde.

@@ -17,6 +17,10 @@
 // process of a job carries GPULEASE_JOB_ID in its environment, and [Pool.Cancel] finds them by that mark, by their
 // session and by their descent: process groups would miss daemons and torchrun's workers.
 //
+// The supervisor measures what the job uses, notes when its streams grow ([Pool.Order]), ends it at its timeouts and
+// limits, and tells when it hangs. Where there is systemd the command runs in a scope, so that not even a daemon with a
+// clean environment is missed.
+//
 // The streams are files. A job that opens /dev/stdout or /dev/stderr for writing by name truncates them, as it
 // would under any shell redirection to a file.
 //

@@ -24,6 +24,7 @@ const (
 	ReasonTimeout     = "timeout"
 	ReasonCancelled   = "cancelled"
 	ReasonOutputLimit = "output_limit"
+	ReasonNoOutput    = "no_output"
 	ReasonOOM         = "oom"
 )
 
@@ -35,12 +36,27 @@ type Job struct {
 	ExitCode int
 	// Signal is "SIGKILL" and the like, read from the exit code: a command that itself exits with 137 looks the same.
 	Signal      string
-	Reason      string    // why it ended: exit, signal, timeout, cancelled, output_limit or oom; empty before and when lost
+	Reason      string    // why it ended: exit, signal, timeout, no_output, cancelled, output_limit or oom; empty before and when lost
 	Started     time.Time // the machine's clock
 	Ended       time.Time // zero until it has ended
 	StdoutBytes int64
 	StderrBytes int64
-	Command     string // for people: cut at 4 KiB
+	// LastOutput is when it last wrote, by the machine's clock, to the second; zero when it has not or that cannot be told.
+	LastOutput time.Time
+	Capped     bool // the streams were longer than their limit and have been cut
+	// CPUTime is of all its processes together, so far or in all; negative when unknown. What a daemon uses that leaves
+	// the job's tree is missing from it.
+	CPUTime time.Duration
+	// PeakMemoryMiB is the most that its processes had resident together, of what was seen: looked at after 0.1 s, then
+	// less and less often, in the end each 2 s. Memory that they share counts once for each. [Unknown] when never seen.
+	PeakMemoryMiB int64
+	// Hanging is for how long it has shown no sign of life, once that is Command.IdleTimeout or more; else 0.
+	Hanging time.Duration
+	// Trouble is what the kernel said of GPUs and memory while a job ran that then failed, and CUDA's last word on
+	// stderr: "Xid 79 on GPU 0000:08:00: …", "killed for lack of memory: process 4242 (python3)". It tells what happened
+	// on the machine, which need not be this job's doing.
+	Trouble []string
+	Command string // for people: cut at 4 KiB
 }
 
 // Over reports whether nothing more is to come: the job has exited or is lost.
@@ -119,7 +135,7 @@ func parseJobs(r reply) ([]Job, error) {
 	var jobs []Job
 	for _, f := range r.fields {
 		if f.key == "job" {
-			jobs = append(jobs, Job{ID: f.value})
+			jobs = append(jobs, Job{ID: f.value, CPUTime: Unknown, PeakMemoryMiB: Unknown})
 			continue
 		}
 		if len(jobs) == 0 {
@@ -167,6 +183,22 @@ func (j *Job) set(f field) error {
 		j.StdoutBytes, err = strconv.ParseInt(f.value, 10, 64)
 	case "stderr":
 		j.StderrBytes, err = strconv.ParseInt(f.value, 10, 64)
+	case "wrote":
+		j.LastOutput, err = wallTime(f.value)
+	case "cpu":
+		if n := count(f.value); n != Unknown {
+			j.CPUTime = time.Duration(n) * 10 * time.Millisecond
+		}
+	case "memory":
+		if n := count(f.value); n != Unknown {
+			j.PeakMemoryMiB = (n + 1<<10 - 1) >> 10
+		}
+	case "hang":
+		j.Hanging = time.Duration(max(count(f.value), 0)) * 10 * time.Millisecond
+	case "capped":
+		j.Capped = f.value == "yes"
+	case "trouble":
+		j.Trouble = append(j.Trouble, trouble(f.value))
 	case "command":
 		// A command line that cannot be read is no reason to lose the job's state.
 		_ = json.Unmarshal([]byte(f.value), &j.Command)
@@ -177,7 +209,19 @@ func (j *Job) set(f field) error {
 	return nil
 }
 
+// count is a number from 0 up that fits into a Duration as centiseconds; else [Unknown].
+func count(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1<<48 {
+		return Unknown
+	}
+	return n
+}
+
 func (j *Job) finish() {
+	if j.State != Running {
+		j.Hanging = 0
+	}
 	if j.State != Exited {
 		j.ExitCode, j.Reason, j.Ended = 0, "", time.Time{}
 		return

@@ -3,6 +3,8 @@
 #   job.sh start  ID WAIT HEAD TAIL           tar of the job on stdin; starts it at most once, waits, shows
 #   job.sh show   ID WAIT HEAD TAIL           state, and head and tail of both streams
 #   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end
+#   job.sh find ID STREAM OFFSET MOST LAST AROUND HOW PATTERN   where a pattern is, and the bytes around it
+#   job.sh order ID                           what was written when
 #   job.sh cancel ID GRACE                    INT, TERM, KILL over every process of the job
 #   job.sh list
 #
@@ -12,15 +14,24 @@
 #   claim/   made by mkdir: whoever makes it runs the job
 #   pid      the supervisor: pid, start time, boot, wall time of the start
 #   main     pid (and session) of the command
+#   scope    the cgroup that holds every process of the command, where there is systemd
 #   cmd opt command stdin   what to run; cmd, opt and stdin go away at the end, since they may hold secrets
 #   stdout stderr   exactly what the job wrote
+#   order    how long the streams were when: centiseconds since the start, bytes of stdout, bytes of stderr
+#   usage    processor time, most memory, and for how long the job has been hanging
+#   trouble  what the kernel said of GPUs and memory while a job ran that failed
 #   reason   why somebody is ending it; the first writer wins
-#   exit     written last, by rename: code, wall time of the end, reason. If it is there, the job has ended
+#   exit     written last, by rename: code, wall time of the end, reason; below it processor time, most memory, and
+#            whether the streams were cut at their limit. If it is there, the job has ended
 #   done     a fifo that the supervisor holds open, so that a reader wakes in the moment in which it goes
 
 lines() { # the reply's lines for one job
 	printf 'job %s\nstate %s\ncode %s\nreason %s\nstarted %s\nended %s\nstdout %s\nstderr %s\n' \
 		"$gl_id" "$gl_state" "$gl_code" "$gl_reason" "$gl_started" "$gl_ended" "$gl_osize" "$gl_esize"
+	printf 'wrote %s\ncpu %s\nmemory %s\nhang %s\ncapped %s\n' "$gl_wrote" "$gl_cpu" "$gl_kib" "$gl_hang" "$gl_capped"
+	if [ -s "$gl_job/trouble" ]; then
+		while read -r gl_line; do printf 'trouble %s\n' "$gl_line"; done <"$gl_job/trouble"
+	fi
 	if { read -r gl_line <"$gl_job/command"; } 2>/dev/null; then
 		printf 'command %s\n' "$gl_line"
 	fi
@@ -75,7 +86,7 @@ await() { # until the job has ended, at most $1 centiseconds
 	done
 }
 
-cut() { # size head tail: gl_h gl_t, so that nothing is shown twice
+parts() { # size head tail: gl_h gl_t, so that nothing is shown twice
 	gl_h=$2 gl_t=$3
 	if [ "$1" -le $(($2 + $3)) ]; then gl_h=$1 gl_t=0; fi
 }
@@ -84,142 +95,14 @@ show() { # head tail
 	sizes
 	printf '\036gpulease\n'
 	lines
-	cut "$gl_osize" "$1" "$2"
+	parts "$gl_osize" "$1" "$2"
 	gl_oh=$gl_h gl_ot=$gl_t
-	cut "$gl_esize" "$1" "$2"
+	parts "$gl_esize" "$1" "$2"
 	printf 'excerpt %s %s %s %s\n\n' "$gl_oh" "$gl_ot" "$gl_h" "$gl_t"
 	bytes "$gl_job/stdout" 0 "$gl_oh"
 	bytes "$gl_job/stdout" $((gl_osize - gl_ot)) "$gl_ot"
 	bytes "$gl_job/stderr" 0 "$gl_h"
 	bytes "$gl_job/stderr" $((gl_esize - gl_t)) "$gl_t"
-}
-
-members() { # pids of all living processes of the job
-	{
-		if [ -n "$gl_proc" ]; then
-			grep -Flzx "GPULEASE_JOB_ID=$gl_id" "$gl_proc"/[0-9]*/environ 2>/dev/null | sed 's,/environ$,,;s,.*/,mark ,'
-			cat "$gl_proc"/[0-9]*/stat 2>/dev/null | sed -n 's/^\([0-9]*\) (.*) \(.*\)/proc \1 \2/p'
-		else
-			ps -A -o pid= -o state= -o ppid= -o pgid= | sed 's/^/proc /;s/$/ 0/'
-		fi
-	} | awk -v main="$1" '
-		$1 == "mark" { in_job[$2] = 1; next }
-		$3 ~ /^[ZXx]/ { dead[$2] = 1; next }
-		{ parent[$2] = $4; if (main != "" && ($2 == main || $5 == main || $6 == main)) in_job[$2] = 1 }
-		END {
-			do {
-				more = 0
-				for (p in parent) if (!(p in in_job) && (parent[p] in in_job)) { in_job[p] = 1; more = 1 }
-			} while (more)
-			for (p in in_job) if (!(p in dead)) printf "%s ", p
-		}'
-}
-
-# endall ends every process of the job: by its mark, its session and its descent. Each signal goes to a process
-# once, since a second interrupt cuts many programs short in their cleaning up.
-endall() { # grace
-	session # once: the job may exit in the middle of this, and its session must still be known
-	for gl_sig in INT TERM KILL; do
-		[ "$gl_sig" = KILL ] || [ "$1" -gt 0 ] || continue
-		clock
-		gl_until=$((gl_now + $1 / 2))
-		[ "$gl_sig" = KILL ] && gl_until=$((gl_now + 500))
-		gl_sent=' '
-		while :; do
-			gl_alive=$(members "$gl_main")
-			[ -n "$gl_alive" ] || return 0
-			for gl_p in $gl_alive; do
-				case $gl_sent in *" $gl_p "*) continue ;; esac
-				kill -s "$gl_sig" "$gl_p" 2>/dev/null ||
-					{ [ "$gl_sig" = KILL ] && sudo -n kill -s KILL "$gl_p" </dev/null >/dev/null 2>&1; }
-				gl_sent="$gl_sent$gl_p "
-			done
-			clock
-			[ "$gl_now" -lt "$gl_until" ] || break
-			nap 0.05
-		done
-	done
-	return 1
-}
-
-because() { # the first reason stays
-	(set -C && echo "$1" >"$gl_job/reason") 2>/dev/null
-}
-
-watch() { # ends the job at its timeout or when it has written too much
-	clock
-	gl_end=$((gl_now + gl_timeout))
-	while :; do
-		gl_tick=50
-		clock
-		if [ "$gl_timeout" -gt 0 ]; then
-			[ $((gl_end - gl_now)) -ge "$gl_tick" ] || gl_tick=$((gl_end - gl_now))
-			if [ "$gl_tick" -le 0 ]; then
-				because timeout
-				endall "$gl_grace"
-				return
-			fi
-		fi
-		span "$gl_tick"
-		nap "$gl_span"
-		sizes
-		if [ "$gl_limit" -gt 0 ] && [ $((gl_osize + gl_esize)) -gt "$gl_limit" ]; then
-			because output_limit
-			endall "$gl_grace"
-			return
-		fi
-	done
-}
-
-supervise() { # stage
-	mkdir "$gl_job/claim" 2>/dev/null || exit 0
-	mv -f "$1/cmd" "$1/opt" "$1/command" "$1/stdin" "$gl_job/"
-	. "$gl_job/opt"
-	# 9 is both ends of the fifo: the open does not block, and readers see the end when this process goes.
-	mkfifo "$gl_job/done" && exec 9<>"$gl_job/done"
-	: >"$gl_job/stdout"
-	: >"$gl_job/stderr"
-	: >"$gl_job/main" # made here for its mode
-	printf '%64s\n' '' >"$gl_job/exit.new" # so that the end can be written down even when the job has filled the disk
-	boot
-	ident $$
-	echo "$$ $gl_ident $gl_boot $(date +%s.%N)" >"$gl_job/pid" || exit 1
-	echo started
-	exec >/dev/null
-	oomkills
-	gl_before=$gl_ooms
-	watch 9>&- &
-	gl_dog=$!
-	if [ -e "$gl_job/reason" ]; then
-		gl_code=137
-	else
-		# In the foreground: a shell without job control makes its background commands ignore SIGINT.
-		(
-			umask "$gl_umask"
-			export GPULEASE_JOB_ID="$gl_id"
-			cd "$gl_dir" || exit 1
-			[ "$gl_detach" = setsid ] && exec setsid sh "$gl_job/cmd"
-			[ "$gl_detach" = perl ] && exec perl -MPOSIX -e 'POSIX::setsid(); exec @ARGV' sh "$gl_job/cmd"
-			exec sh "$gl_job/cmd"
-		) <"$gl_job/stdin" >>"$gl_job/stdout" 2>>"$gl_job/stderr" 9>&-
-		gl_code=$?
-	fi
-	gl_ended=$(date +%s.%N)
-	gl_reason=
-	if { read -r gl_reason <"$gl_job/reason"; } 2>/dev/null && [ "$gl_reason" != cancelled ]; then
-		wait "$gl_dog" # it is ending the rest
-	else
-		kill "$gl_dog" 2>/dev/null
-	fi
-	if [ -z "$gl_reason" ]; then
-		gl_reason=exit
-		[ "$gl_code" -le 128 ] || gl_reason=signal
-		oomkills
-		[ "$gl_code" -eq 137 ] && [ "$gl_ooms" != "$gl_before" ] && gl_reason=oom
-	fi
-	echo "$gl_code $gl_ended $gl_reason" 1<>"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
-	exec 9>&-
-	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done"
 }
 
 detach() { # how a process gets a session of its own here
@@ -270,12 +153,63 @@ start() { # reads the job from stdin
 	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
+# search finds a pattern, as bytes, and shows what is around it. grep gives each match with its offset, "12:text", and
+# of the text we take nothing: it may be 100 MB long.
+search() { # stream offset most last around how pattern
+	gl_off=$2 gl_most=$3 gl_last=$4 gl_around=$5
+	status
+	[ "$gl_state" != none ] || fail notfound "$gl_id"
+	LC_ALL=C && export LC_ALL
+	printf x | grep -abo x >/dev/null 2>&1 || fail tool 'grep on the machine tells no offsets'
+	gl_err=$(: | grep "$6" -e "$7" 2>&1)
+	[ $? -le 1 ] || fail pattern "$gl_err"
+	sizes
+	gl_size=$gl_osize
+	[ "$1" = stdout ] || gl_size=$gl_esize
+	[ "$gl_off" -ge 0 ] || gl_off=$((gl_size + gl_off))
+	[ "$gl_off" -ge 0 ] || gl_off=0
+	[ "$gl_off" -le "$gl_size" ] || gl_off=$gl_size
+	gl_pick=head
+	[ "$gl_last" = no ] || gl_pick=tail
+	gl_found=$(tail -c "+$((gl_off + 1))" "$gl_job/$1" | head -c $((gl_size - gl_off)) |
+		{ timeout 20 grep -abo "$6" -e "$7"; echo "end $?"; } 2>/dev/null |
+		cut -b 1-24 | sed -n 's/^\([0-9][0-9]*\):.*/\1/p;/^end /p' | $gl_pick -n $((gl_most + 2)))
+	printf '\036gpulease\n'
+	lines
+	gl_found=$(printf '%s\n' "$gl_found" | awk -v off="$gl_off" -v most="$gl_most" -v last="$gl_last" -v around="$gl_around" -v size="$gl_size" '
+		NF == 0 { next }
+		$1 == "end" { over = $2 <= 1; next }
+		{ at[++n] = $1 + off }
+		END {
+			first = 1
+			more = n > most || !over
+			if (n > most) { if (last == "yes") first = n - most + 1; else n = most }
+			printf "found %.0f %.0f %d\n", off, size, more
+			for (i = first; i <= n; i++) {
+				printf "match %.0f\n", at[i]
+				b = at[i] > around ? at[i] - around : 0
+				e = at[i] + around < size ? at[i] + around : size
+				if (i > first && b <= end) { end = e; continue }
+				if (i > first) printf "window %.0f %.0f\n", begin, end - begin
+				begin = b; end = e
+			}
+			if (n >= first) printf "window %.0f %.0f\n", begin, end - begin
+		}')
+	printf '%s\n\n' "$gl_found"
+	printf '%s\n' "$gl_found" | while read -r gl_i gl_b gl_n; do
+		[ "$gl_i" != window ] || bytes "$gl_job/$1" "$gl_b" "$gl_n"
+	done
+}
+
 gl_id=${2:-}
 gl_job=$gl_jobs/$gl_id
 detach
 case ${1:-} in
 supervise)
 	supervise "$3"
+	;;
+scope)
+	scope "$3"
 	;;
 start)
 	cd "$gl_home" 2>/dev/null
@@ -318,6 +252,18 @@ page)
 	lines
 	printf 'page %s %s %s\n\n' "$gl_off" "$gl_n" "$gl_size"
 	bytes "$gl_job/$3" "$gl_off" "$gl_n"
+	;;
+find)
+	search "$3" "$4" "$5" "$6" "$7" "$8" "$9"
+	;;
+order)
+	status
+	[ "$gl_state" != none ] || fail notfound "$gl_id"
+	sizes
+	printf '\036gpulease\n'
+	lines
+	echo
+	cat "$gl_job/order" 2>/dev/null
 	;;
 cancel)
 	status

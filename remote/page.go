@@ -50,8 +50,7 @@ func (p *Pool) Page(ctx context.Context, t Target, jobID string, s Stream, offse
 	if limit < 0 || limit > mostPage {
 		return Page{}, invalid("limit %d: 1 to %d bytes", limit, mostPage)
 	}
-	// A shell's arithmetic is signed 64 bits, and it negates.
-	offset = max(offset, -math.MaxInt64)
+	offset = clamp(offset)
 	until := p.config.Now().Add(wait)
 	var page Page
 	err := p.with(ctx, t, func(n *conn) error {
@@ -77,6 +76,9 @@ func (p *Pool) Page(ctx context.Context, t Target, jobID string, s Stream, offse
 	}
 	return page, nil
 }
+
+// clamp: a shell's arithmetic is signed 64 bits, and it negates.
+func clamp(offset int64) int64 { return max(offset, -math.MaxInt64) }
 
 func parsePage(r reply) (Page, error) {
 	job, err := parseJob(r)

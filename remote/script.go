@@ -15,6 +15,12 @@ import (
 //go:embed base.sh
 var baseText string
 
+//go:embed tree.sh
+var treeText string
+
+//go:embed supervise.sh
+var superviseText string
+
 //go:embed job.sh
 var jobText string
 
@@ -27,7 +33,7 @@ var filesText string
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
-	jobScript   = newScript("job", baseText+jobText)
+	jobScript   = newScript("job", baseText+treeText+superviseText+jobText)
 	probeScript = newScript("probe", baseText+probeText)
 	filesScript = newScript("files", filesText)
 )
@@ -182,6 +188,8 @@ func (r reply) failure() error {
 		kind = ErrJobNotFound
 	case "directory":
 		kind = ErrDirectory
+	case "pattern":
+		kind = ErrInvalid
 	case "conflict":
 		kind = ErrConflict
 	case "storage":
