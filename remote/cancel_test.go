@@ -67,13 +67,16 @@ func testCancelTree(t *testing.T, shell string) {
 }
 
 // sleepers lists "sleep SECONDS" processes whose working directory is the machine's home.
-func sleepers(h *host, seconds string) []string {
+func sleepers(h *host, seconds string) []string { return running(h, "sleep\x00"+seconds+"\x00") }
+
+// running lists the processes with that end of their command line whose working directory is the machine's home.
+func running(h *host, command string) []string {
 	var found []string
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		line, _ := os.ReadFile(f)
 		dir, _ := os.Readlink(filepath.Join(filepath.Dir(f), "cwd"))
-		if strings.HasSuffix(string(line), "sleep\x00"+seconds+"\x00") && dir == h.home {
+		if strings.HasSuffix(string(line), command) && dir == h.home {
 			found = append(found, f)
 		}
 	}

@@ -27,8 +27,11 @@ import (
 // host is a machine to test against: an OpenSSH server on loopback with a home directory of its own.
 type host struct {
 	remote.Target
-	home string
-	bin  string // first in the machine's PATH
+	home   string
+	bin    string // first in the machine's PATH
+	sshd   string
+	config string // sshd's
+	mark   string // in the environment of everything on it
 }
 
 // startHost starts the real sshd. Everything that runs under it carries a mark in its environment, by which the
@@ -55,6 +58,14 @@ func shells(t testing.TB) []string {
 // startHostWith starts a machine whose sh is the given one; with busybox there is nothing else on it.
 func startHostWith(t testing.TB, shell string, extra ...string) *host {
 	t.Helper()
+	h := makeHost(t, shell, extra...)
+	h.serve(t, exec.Command(h.sshd, "-D", "-e", "-f", h.config))
+	return h
+}
+
+// makeHost lays out the machine and starts nothing.
+func makeHost(t testing.TB, shell string, extra ...string) *host {
+	t.Helper()
 	sshd, err := exec.LookPath("sshd")
 	if err != nil {
 		sshd, err = exec.LookPath("/usr/sbin/sshd")
@@ -66,7 +77,10 @@ func startHostWith(t testing.TB, shell string, extra ...string) *host {
 		t.Skip("no sshd here: install openssh-server to run this test")
 	}
 	dir := t.TempDir()
-	h := &host{home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "bin")}
+	h := &host{
+		home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "bin"), sshd: sshd, config: filepath.Join(dir, "sshd_config"),
+		mark: "GPULEASE_TEST_HOST=" + dir,
+	}
 	require.NoError(t, os.MkdirAll(h.home, 0o700))
 	require.NoError(t, os.MkdirAll(h.bin, 0o700))
 	path := h.bin + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -90,40 +104,42 @@ func startHostWith(t testing.TB, shell string, extra ...string) *host {
 	_ = os.Mkdir("/run/sshd", 0o755) // root's sshd wants it for its privilege separation
 	me, err := user.Current()
 	require.NoError(t, err)
-	mark := "GPULEASE_TEST_HOST=" + dir
 	addr := freeAddr(t)
 	lines := append([]string{
 		"ListenAddress " + addr,
 		"HostKey " + filepath.Join(dir, "host_key"),
 		"AuthorizedKeysFile " + filepath.Join(dir, "authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "PasswordAuthentication no", "LogLevel ERROR",
-		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s", h.home, mark, path),
+		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s", h.home, h.mark, path),
 	}, extra...)
-	config := filepath.Join(dir, "sshd_config")
-	require.NoError(t, os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
-	server := exec.Command(sshd, "-D", "-e", "-f", config)
+	require.NoError(t, os.WriteFile(h.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	signer, err := clientKey.Signer()
+	require.NoError(t, err)
+	h.Target = remote.Target{Key: dir, Addr: addr, User: me.Username, Signer: signer, HostKey: hostKey.Public}
+	return h
+}
+
+// serve runs what serves the machine until the end of the test.
+func (h *host) serve(t testing.TB, server *exec.Cmd) {
+	t.Helper()
 	var log bytes.Buffer
 	server.Stderr = &log
 	require.NoError(t, server.Start())
 	t.Cleanup(func() {
 		_ = server.Process.Kill()
 		_ = server.Wait()
-		killMarked(mark)
+		killMarked(h.mark)
 		if t.Failed() && log.Len() > 0 {
 			t.Logf("sshd: %s", log.String())
 		}
 	})
-	signer, err := clientKey.Signer()
-	require.NoError(t, err)
-	h.Target = remote.Target{Key: dir, Addr: addr, User: me.Username, Signer: signer, HostKey: hostKey.Public}
 	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", addr)
+		c, err := net.Dial("tcp", h.Addr)
 		if err == nil {
 			_ = c.Close()
 		}
 		return err == nil
-	}, 5*time.Second, 5*time.Millisecond, "sshd does not listen")
-	return h
+	}, 15*time.Second, 5*time.Millisecond, "sshd does not listen")
 }
 
 // shim puts an executable into the machine's PATH. What was there goes first: writing through a link would change
