@@ -17,7 +17,7 @@ var shims embed.FS
 
 // writeShims writes the machine's programs and what they read.
 func (m *Machine) writeShims() error {
-	for _, name := range []string{"cloud-init", "hostname", "sudo", "who", "shutdown", "poweroff", "halt", "reboot"} {
+	for _, name := range []string{"cloud-init", "hostname", "sudo", "who", "dmesg", "shutdown", "poweroff", "halt", "reboot"} {
 		if err := m.writeShim(name, true); err != nil {
 			return err
 		}
