@@ -146,11 +146,15 @@ func (h *host) serve(t testing.TB, server *exec.Cmd) {
 // this computer's own program.
 func (h *host) shim(t testing.TB, name, text string) {
 	t.Helper()
-	file := filepath.Join(h.bin, name)
-	if err := os.Remove(file); err != nil {
+	h.unshim(t, name)
+	require.NoError(t, os.WriteFile(filepath.Join(h.bin, name), []byte(text), 0o755))
+}
+
+func (h *host) unshim(t testing.TB, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(h.bin, name)); err != nil {
 		require.ErrorIs(t, err, os.ErrNotExist)
 	}
-	require.NoError(t, os.WriteFile(file, []byte(text), 0o755))
 }
 
 func newPool(t testing.TB, c remote.Config) *remote.Pool {

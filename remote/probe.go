@@ -106,7 +106,8 @@ type Health struct {
 	Healthy   bool
 	Reason    string // why not; empty when healthy
 	GPUs      []GPU
-	Simulated bool // nvidia-smi says of itself that it is simulated
+	Simulated bool   // nvidia-smi says of itself that it is simulated
+	Arch      string // the processor's, as uname names it: "x86_64", "aarch64"
 }
 
 // Health asks nvidia-smi for the machine's GPUs. gpus is how many must be there; with 0 nvidia-smi is not needed
@@ -130,7 +131,7 @@ func (p *Pool) Health(ctx context.Context, t Target, gpus int) (Health, error) {
 }
 
 func parseHealth(r reply, want int) Health {
-	var h Health
+	h := Health{Arch: r.get("arch")}
 	parts := append(strings.Split(string(r.data), "\x1e\x1e"), "", "")
 	list, status := answer(parts[0])
 	plain, _ := answer(parts[1])

@@ -2,6 +2,7 @@
 #
 #   probe.sh cloudinit   what cloud-init says
 #   probe.sh gpu         what nvidia-smi says of the GPUs' health
+#   probe.sh cuda        a small computation on every GPU, where there is PyTorch or nvcc
 #   probe.sh activity    jobs, logins, GPUs, processors, memory, disk at this moment
 
 ticks() { # gl_ticks: what all processors have done since boot, and what of it was nothing
@@ -42,6 +43,36 @@ hangs() { # whether an answer of bounded is none
 	case $1 in *"$(printf '\036')"124 | *"$(printf '\036')"137) ;; *"$(printf '\036')"*) return 1 ;; esac
 }
 
+# Two programs that say "gpu N computes" of each GPU and "gpu N fails: why". Only that is a verdict on the machine.
+gl_torch='
+import torch
+if torch.version.cuda:
+    for i in range(torch.cuda.device_count()):
+        try:
+            a = torch.full((256, 256), 2.0, device="cuda:%d" % i)
+            total = float((a @ a).sum())
+            print("gpu %d computes" % i if total == 2.0 ** 26 else "gpu %d fails: 2 * 2 is %r" % (i, total / 2 ** 24))
+        except RuntimeError as e:
+            print("gpu %d fails: %s" % (i, str(e).splitlines()[0]))
+'
+gl_cu='
+#include <cstdio>
+__global__ void triple(int *p) { p[threadIdx.x] = 3 * threadIdx.x; }
+int main() {
+	int n = 0, *p, got[256];
+	cudaGetDeviceCount(&n);
+	for (int i = 0; i < n; i++) {
+		cudaSetDevice(i);
+		cudaMalloc(&p, sizeof got);
+		triple<<<1, 256>>>(p);
+		cudaMemcpy(got, p, sizeof got, cudaMemcpyDeviceToHost);
+		cudaError_t e = cudaGetLastError();
+		if (e == cudaSuccess && got[255] == 765) printf("gpu %d computes\n", i);
+		else printf("gpu %d fails: %s\n", i, e == cudaSuccess ? "3 * 255 is wrong" : cudaGetErrorString(e));
+	}
+}
+'
+
 case ${1:-} in
 cloudinit)
 	gl_text=
@@ -55,7 +86,7 @@ cloudinit)
 gpu)
 	# The answers to three queries, each followed by two record separators. Older cards and drivers do not know the
 	# last one, and say so with an error.
-	printf '\036gpulease\n\n'
+	printf '\036gpulease\narch %s\n\n' "$(uname -m)"
 	command -v nvidia-smi >/dev/null 2>&1 || {
 		printf '\036127'
 		exit 0
@@ -67,6 +98,22 @@ gpu)
 		printf '\036\036'
 		bounded 30 32768 nvidia-smi --query-gpu=index,ecc.errors.uncorrected.volatile.total --format=csv,noheader,nounits
 	}
+	;;
+cuda)
+	gl_by=
+	gl_said=
+	if command -v python3 >/dev/null 2>&1 &&
+		gl_said=$(bounded 5 100 python3 -c 'import importlib.util as u; print(u.find_spec("torch") is not None)') && [ "${gl_said%%"
+"*}" = True ]; then
+		gl_by=torch
+		gl_said=$(bounded 20 4096 python3 -c "$gl_torch")
+	elif command -v nvcc >/dev/null 2>&1 && gl_dir=$(mktemp -d); then
+		gl_by=nvcc
+		printf '%s\n' "$gl_cu" >"$gl_dir/probe.cu"
+		gl_said=$(bounded 20 4096 sh -c 'nvcc -o "$1/probe" "$1/probe.cu" && "$1/probe"' sh "$gl_dir")
+		rm -rf "$gl_dir"
+	fi
+	printf '\036gpulease\nby %s\n\n%s' "$gl_by" "$gl_said"
 	;;
 activity)
 	clock
