@@ -115,3 +115,29 @@ bounded() { # seconds bytes command...
 		{ timeout -k 1 "$gl_for" "$@" 2>&1; printf '\036%s' "$?"; } </dev/null 2>/dev/null &
 	) | timeout "$((gl_for + 2))" head -c "$gl_most"
 }
+
+detach() { # how a process gets a session of its own here
+	gl_detach=plain
+	if command -v setsid >/dev/null 2>&1; then
+		gl_detach=setsid
+	elif command -v perl >/dev/null 2>&1; then
+		gl_detach=perl
+	fi
+}
+
+# launch runs this script in a session of its own and prints what it says before it lets go of stdout. bash's job
+# control is used where there is bash, because it leaves SIGINT as it is for what runs in the background.
+launch() { # verb argument...
+	set -- sh "$0" "$@"
+	case $gl_detach in
+	setsid) set -- setsid "$@" ;;
+	perl) set -- perl -MPOSIX -e 'fork and exit; POSIX::setsid(); exec @ARGV' "$@" ;;
+	*) set -- nohup "$@" ;;
+	esac
+	if command -v bash >/dev/null 2>&1; then
+		# SHLVL: a bash that sshd's login shell has not counted takes itself for the login shell, and reads .bashrc.
+		SHLVL=1 bash -c 'set -m; "$@" </dev/null 2>/dev/null &' bash "$@"
+	else
+		"$@" </dev/null 2>/dev/null &
+	fi
+}

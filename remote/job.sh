@@ -105,32 +105,6 @@ show() { # head tail
 	bytes "$gl_job/stderr" $((gl_esize - gl_t)) "$gl_t"
 }
 
-detach() { # how a process gets a session of its own here
-	gl_detach=plain
-	if command -v setsid >/dev/null 2>&1; then
-		gl_detach=setsid
-	elif command -v perl >/dev/null 2>&1; then
-		gl_detach=perl
-	fi
-}
-
-# launch runs the supervisor in a session of its own and prints what it says before it lets go of stdout. bash's
-# job control is used where there is bash, because it leaves SIGINT as it is for what runs in the background.
-launch() { # stage
-	set -- sh "$0" supervise "$gl_id" "$1"
-	case $gl_detach in
-	setsid) set -- setsid "$@" ;;
-	perl) set -- perl -MPOSIX -e 'fork and exit; POSIX::setsid(); exec @ARGV' "$@" ;;
-	*) set -- nohup "$@" ;;
-	esac
-	if command -v bash >/dev/null 2>&1; then
-		# SHLVL: a bash that sshd's login shell has not counted takes itself for the login shell, and reads .bashrc.
-		SHLVL=1 bash -c 'set -m; "$@" </dev/null 2>/dev/null &' bash "$@"
-	else
-		"$@" </dev/null 2>/dev/null &
-	fi
-}
-
 start() { # reads the job from stdin
 	[ ! -d "$gl_job/claim" ] || return 0
 	gl_stage=$gl_job/stage.$$
@@ -147,7 +121,7 @@ start() { # reads the job from stdin
 		fail directory "$(printf %s "$gl_dir" | tr '\n' ' ')"
 	fi
 	umask "$gl_umask"
-	gl_ack=$(launch "$gl_stage" 2>/dev/null)
+	gl_ack=$(launch supervise "$gl_id" "$gl_stage" 2>/dev/null)
 	umask 077
 	rm -rf "$gl_stage"
 	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'

@@ -4,14 +4,8 @@
 #   probe.sh gpu         what nvidia-smi says of the GPUs' health
 #   probe.sh cuda        a small computation on every GPU, where there is PyTorch or nvcc
 #   probe.sh activity    jobs, logins, GPUs, processors, memory, disk at this moment
-
-ticks() { # gl_ticks: what all processors have done since boot, and what of it was nothing
-	gl_ticks=
-	{ read -r gl_i gl_tail <"$gl_proc/stat"; } 2>/dev/null || return 0
-	set -- $gl_tail
-	[ "$gl_i" = cpu ] && [ $# -ge 8 ] || return 0
-	gl_ticks="$(($1 + $2 + $3 + $4 + $5 + $6 + $7 + $8)) $(($4 + $5))"
-}
+#   probe.sh samples SECONDS   the same over time, from the newest so many seconds; starts the sampler when there is none
+#   probe.sh unsample    ends the sampler
 
 # census counts the jobs that run and finds the newest end. A job whose supervisor was killed while its command
 # lives on is work too.
@@ -120,19 +114,28 @@ activity)
 	gl_from=$gl_now
 	ticks
 	gl_first=$gl_ticks
-	gl_smi=$(printf '\036127')
-	if command -v nvidia-smi >/dev/null 2>&1; then
-		gl_smi=$(bounded 10 65536 nvidia-smi --query-gpu=index,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu --format=csv,noheader,nounits)
-	fi
+	gpus
 	census
 	logins
-	gl_memory=$(awk '$1 == "MemTotal:" || $1 == "MemAvailable:" { printf "%s ", $2 }' "$gl_proc/meminfo" 2>/dev/null)
-	gl_disk=$(bounded 5 4096 df -Pk "$gl_home" | awk 'NR == 2 { for (i = 5; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $i + 0, $(i - 1); exit } }')
+	memory
+	disk
 	clock
 	[ $((gl_now - gl_from)) -ge 25 ] || nap 0.25
 	ticks
 	printf '\036gpulease\nnow %s\nrunning %s\nended %s\nlogins %s\ncpu %s\nmemory %s\ndisk %s\n\n%s' \
 		"$(date +%s.%N)" "$gl_running" "$gl_newest" "$gl_logins" "$gl_first $gl_ticks" "$gl_memory" "$gl_disk" "$gl_smi"
+	;;
+samples)
+	detach
+	ensure
+	summary "$2"
+	;;
+unsample)
+	{ echo none >"$gl_samples/pid"; } 2>/dev/null
+	printf '\036gpulease\n\n'
+	;;
+sampler)
+	sampler
 	;;
 *)
 	fail usage 'unknown verb'

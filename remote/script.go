@@ -24,6 +24,9 @@ var superviseText string
 //go:embed job.sh
 var jobText string
 
+//go:embed samples.sh
+var samplesText string
+
 //go:embed probe.sh
 var probeText string
 
@@ -34,7 +37,7 @@ var filesText string
 // version never changes one that a supervisor is still reading.
 var (
 	jobScript   = newScript("job", baseText+treeText+superviseText+jobText)
-	probeScript = newScript("probe", baseText+probeText)
+	probeScript = newScript("probe", baseText+samplesText+probeText)
 	filesScript = newScript("files", filesText)
 )
 

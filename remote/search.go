@@ -132,6 +132,9 @@ func parseFound(r reply, what Search) (Found, error) {
 			if err != nil {
 				return Found{}, err
 			}
+			if n := len(matches); n > 0 && m[0] < matches[n-1] {
+				return Found{}, fmt.Errorf("%w: matches out of order", ErrMachine)
+			}
 			matches = append(matches, m[0])
 		case "window":
 			w, err := one.numbers("window", 2)
