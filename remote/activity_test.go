@@ -81,16 +81,10 @@ func TestMachineHangsInNvidiaSMI(t *testing.T) {
 
 func TestActivity(t *testing.T) {
 	t.Parallel()
-	for _, shell := range shells(t) {
-		t.Run(shell, func(t *testing.T) {
-			t.Parallel()
-			testActivity(t, shell)
-		})
-	}
+	onEachShell(t, testActivity)
 }
 
-func testActivity(t *testing.T, shell string) {
-	h := startHostWith(t, shell)
+func testActivity(t *testing.T, h *host, shell string) {
 	p := newPool(t, remote.Config{})
 	ctx := testContext(t)
 	h.shim(t, "who", `#!/bin/sh

@@ -3,6 +3,7 @@
 package remote_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,4 +196,83 @@ func TestJobs(t *testing.T) {
 	require.Equal(t, "sleep '1 0' ''", jobs[1].Command)
 	require.Equal(t, remote.Exited, jobs[1].State)
 	require.Equal(t, remote.Running, jobs[2].State)
+}
+
+func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	ctx := testContext(t)
+	p := newPool(t, remote.Config{})
+	_, err := p.Start(ctx, h.Target, "job-lost", remote.Command{Shell: "sleep 60"})
+	require.NoError(t, err)
+	killSupervisor(t, h, "job-lost")
+	job, err := p.Job(ctx, h.Target, "job-lost", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Lost, job.State)
+	require.Empty(t, job.Reason)
+	require.Zero(t, job.ExitCode)
+}
+
+func killSupervisor(t *testing.T, h *host, id string) {
+	t.Helper()
+	var pid int
+	text, err := os.ReadFile(filepath.Join(h.home, ".gpulease/jobs", id, "pid"))
+	require.NoError(t, err)
+	_, err = fmt.Sscan(string(text), &pid)
+	require.NoError(t, err)
+	process, err := os.FindProcess(pid)
+	require.NoError(t, err)
+	require.NoError(t, process.Kill())
+}
+
+// After a reboot the same numbers are other processes: the job is lost, and a cancel touches none of them.
+func TestRebootedMachine(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	ctx := testContext(t)
+	_, err := p.Start(ctx, h.Target, "job-before", remote.Command{Shell: "sleep 1060"})
+	require.NoError(t, err)
+	_, err = p.Start(ctx, h.Target, "job-after", remote.Command{Shell: "echo up; sleep 1061"})
+	require.NoError(t, err)
+	page, err := p.Page(ctx, h.Target, "job-after", remote.Stdout, 0, 10, wait)
+	require.NoError(t, err)
+	require.Equal(t, "up\n", string(page.Data))
+	_, err = p.Cancel(ctx, h.Target, "job-before", 0)
+	require.NoError(t, err)
+	// The old job's numbers are now the new one's, and its end was never written down.
+	jobs := filepath.Join(h.home, ".gpulease/jobs")
+	require.NoError(t, os.Remove(filepath.Join(jobs, "job-before/exit")))
+	for _, name := range []string{"pid", "main"} {
+		text, err := os.ReadFile(filepath.Join(jobs, "job-after", name))
+		require.NoError(t, err)
+		if name == "pid" {
+			f := strings.Fields(string(text))
+			f[2] = "00000000-0000-0000-0000-000000000000"
+			text = []byte(strings.Join(f, " ") + "\n")
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(jobs, "job-before", name), text, 0o600))
+	}
+	job, err := p.Job(ctx, h.Target, "job-before", wait)
+	require.NoError(t, err)
+	require.Equal(t, remote.Lost, job.State)
+	_, err = p.Cancel(ctx, h.Target, "job-before", 0)
+	require.NoError(t, err)
+	job, err = p.Job(ctx, h.Target, "job-after", 0)
+	require.NoError(t, err)
+	require.Equal(t, remote.Running, job.State)
+	require.Len(t, sleepers(h, "1061"), 1)
+}
+
+// A command that closes its streams, or reads what is not there, ends like any other.
+func TestStreamsAreClosed(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	job, stdout, _, err := p.Run(testContext(t), h.Target, "job-closed", remote.Command{
+		Shell: "exec 0<&-; cat; echo out; exec 1>&- 2>&-; sleep 0.3; exit 6", Stdin: []byte("unread"),
+	}, wait, 100, 0)
+	require.NoError(t, err)
+	require.Equal(t, 6, job.ExitCode)
+	require.Equal(t, "out\n", string(stdout.Head))
 }

@@ -55,6 +55,17 @@ func shells(t testing.TB) []string {
 	return found
 }
 
+// onEachShell runs a test on a machine of each kind.
+func onEachShell(t *testing.T, f func(t *testing.T, h *host, shell string)) {
+	t.Helper()
+	for _, shell := range shells(t) {
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			f(t, startHostWith(t, shell), shell)
+		})
+	}
+}
+
 // startHostWith starts a machine whose sh is the given one; with busybox there is nothing else on it.
 func startHostWith(t testing.TB, shell string, extra ...string) *host {
 	t.Helper()

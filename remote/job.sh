@@ -127,6 +127,13 @@ start() { # reads the job from stdin
 	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
+# offsets lists where behind gl_off matches begin, one more than are wanted, and how grep ended.
+offsets() { # stream head-or-tail how pattern: gl_found
+	gl_found=$(tail -c "+$((gl_off + 1))" "$gl_job/$1" | head -c $((gl_size - gl_off)) |
+		{ timeout 20 grep -abo "$3" -e "$4"; echo "end $?"; } 2>/dev/null |
+		cut -b 1-24 | sed -n 's/^\([0-9][0-9]*\):.*/\1/p;/^end /p' | "$2" -n $((gl_most + 2)))
+}
+
 # search finds a pattern, as bytes, and shows what is around it. grep gives each match with its offset, "12:text", and
 # of the text we take nothing: it may be 100 MB long.
 search() { # stream offset most last around how pattern
@@ -143,11 +150,19 @@ search() { # stream offset most last around how pattern
 	[ "$gl_off" -ge 0 ] || gl_off=$((gl_size + gl_off))
 	[ "$gl_off" -ge 0 ] || gl_off=0
 	[ "$gl_off" -le "$gl_size" ] || gl_off=$gl_size
-	gl_pick=head
-	[ "$gl_last" = no ] || gl_pick=tail
-	gl_found=$(tail -c "+$((gl_off + 1))" "$gl_job/$1" | head -c $((gl_size - gl_off)) |
-		{ timeout 20 grep -abo "$6" -e "$7"; echo "end $?"; } 2>/dev/null |
-		cut -b 1-24 | sed -n 's/^\([0-9][0-9]*\):.*/\1/p;/^end /p' | $gl_pick -n $((gl_most + 2)))
+	if [ "$gl_last" = yes ]; then
+		# Nearly always the end of the stream is enough, and a GiB of matches need not be listed.
+		gl_from=$gl_off
+		gl_off=$((gl_size - (16 << 20)))
+		[ "$gl_off" -gt "$gl_from" ] || gl_off=$gl_from
+		offsets "$1" tail "$6" "$7"
+		if [ "$gl_off" -gt "$gl_from" ] && [ "$(printf '%s\n' "$gl_found" | grep -c '^[0-9]')" -le "$gl_most" ]; then
+			gl_off=$gl_from
+			offsets "$1" tail "$6" "$7"
+		fi
+	else
+		offsets "$1" head "$6" "$7"
+	fi
 	printf '\036gpulease\n'
 	lines
 	gl_found=$(printf '%s\n' "$gl_found" | awk -v off="$gl_off" -v most="$gl_most" -v last="$gl_last" -v around="$gl_around" -v size="$gl_size" '

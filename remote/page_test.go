@@ -123,3 +123,33 @@ func TestLargeOutput(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(sum[:64]), fmt.Sprintf("%x", hash.Sum(nil)))
 }
+
+// The network is cut again and again while a job's output is paged: every byte comes once and in order.
+func TestPageOverABadNetwork(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	proxy := startProxy(t, h.Addr)
+	p := newPool(t, remote.Config{})
+	target := h.Target
+	target.Addr = proxy.addr
+	ctx := testContext(t)
+	whole := pattern(2_000_000)
+	_, _, _, err := p.Run(ctx, target, "job-page-cut", remote.Command{Argv: []string{"cat"}, Stdin: whole}, wait, 0, 0)
+	require.NoError(t, err)
+	var got []byte
+	for cuts := 0; ; {
+		if cuts < 5 && len(got) >= cuts*400_000 {
+			cuts++
+			timer := time.AfterFunc(time.Duration(cuts)*5*time.Millisecond, proxy.cut)
+			defer timer.Stop()
+		}
+		page, err := p.Page(ctx, target, "job-page-cut", remote.Stdout, int64(len(got)), 100_000, wait)
+		require.NoError(t, err)
+		require.Equal(t, int64(len(got)), page.Offset)
+		if got = append(got, page.Data...); page.EOF {
+			break
+		}
+	}
+	require.True(t, bytes.Equal(whole, got))
+	require.Greater(t, proxy.accepted(), 1, "it was cut")
+}

@@ -68,15 +68,10 @@ func TestMachineSamples(t *testing.T) {
 // However many start one, one goes on.
 func TestOneSampler(t *testing.T) {
 	t.Parallel()
-	for _, shell := range shells(t) {
-		t.Run(shell, func(t *testing.T) {
-			t.Parallel()
-			testOneSampler(t, startHostWith(t, shell))
-		})
-	}
+	onEachShell(t, testOneSampler)
 }
 
-func testOneSampler(t *testing.T, h *host) {
+func testOneSampler(t *testing.T, h *host, _ string) {
 	hurry(t, h.home)
 	p := newPool(t, remote.Config{})
 	ctx := testContext(t)

@@ -3,10 +3,12 @@
 package remote_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -93,7 +95,8 @@ func TestSearchInAGigabyte(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
 	p := newPool(t, remote.Config{})
-	ctx := testContext(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
 	job, _, _, err := p.Run(ctx, h.Target, "job-gigabyte", remote.Command{
 		Shell: `half() { yes "an ordinary line of the log, as long as lines are" | head -c 450000000; }
 half; echo; head -c 50000000 /dev/zero | tr '\0' x; printf NEEDLE; head -c 50000000 /dev/zero | tr '\0' x; echo; half; echo; echo the last NEEDLE`,
@@ -118,6 +121,9 @@ half; echo; head -c 50000000 /dev/zero | tr '\0' x; printf NEEDLE; head -c 50000
 	found, err = p.Search(ctx, h.Target, "job-gigabyte", remote.Stdout, remote.Search{Pattern: "ordinary", Last: true, Matches: 100})
 	require.NoError(t, err)
 	require.True(t, found.More)
+	require.Equal(t, job.StdoutBytes, found.Size)
+	last := found.Snippets[len(found.Snippets)-1]
+	require.Greater(t, last.Matches[len(last.Matches)-1], job.StdoutBytes-1000, "they are the last ones")
 	stdout, _, err := p.Output(ctx, h.Target, "job-gigabyte", 4096, 4096)
 	require.NoError(t, err)
 	require.Equal(t, job.StdoutBytes-8192, stdout.Omitted())

@@ -34,31 +34,27 @@ func TestMachineTrouble(t *testing.T) {
 
 func TestTroubleOnAHost(t *testing.T) {
 	t.Parallel()
-	for _, shell := range shells(t) {
-		t.Run(shell, func(t *testing.T) {
-			t.Parallel()
-			h := startHostWith(t, shell)
-			// Long before the job, now, and ours but of no interest.
-			h.shim(t, "dmesg", `#!/bin/sh
+	onEachShell(t, func(t *testing.T, h *host, shell string) {
+		// Long before the job, now, and ours but of no interest.
+		h.shim(t, "dmesg", `#!/bin/sh
 read -r up rest </proc/uptime
 echo '[    1.000000] NVRM: Xid (PCI:0000:07:00): 79, long ago'
 echo "[$up] NVRM: Xid (PCI:0000:08:00): 31, pid=1, name=python3"
 echo "[$up] Out of memory: Killed process 4242 (python3) total-vm:1kB"
 echo "[$up] usb 1-1: new device"
 `)
-			p := newPool(t, remote.Config{})
-			job, _, _, err := p.Run(testContext(t), h.Target, "job-trouble-"+shell, remote.Command{
-				Shell: "echo fine >&2; printf 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB\\n' >&2; exit 1",
-			}, wait, 0, 0)
-			require.NoError(t, err)
-			require.Equal(t, []string{
-				"Xid 31 on GPU 0000:08:00: the program accessed GPU memory that is not its own (pid=1, name=python3)",
-				"killed for lack of memory: process 4242 (python3)",
-				"CUDA out of memory. Tried to allocate 20.00 GiB",
-			}, job.Trouble)
-			require.Equal(t, remote.ReasonExit, job.Reason)
-		})
-	}
+		p := newPool(t, remote.Config{})
+		job, _, _, err := p.Run(testContext(t), h.Target, "job-trouble-"+shell, remote.Command{
+			Shell: "echo fine >&2; printf 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB\\n' >&2; exit 1",
+		}, wait, 0, 0)
+		require.NoError(t, err)
+		require.Equal(t, []string{
+			"Xid 31 on GPU 0000:08:00: the program accessed GPU memory that is not its own (pid=1, name=python3)",
+			"killed for lack of memory: process 4242 (python3)",
+			"CUDA out of memory. Tried to allocate 20.00 GiB",
+		}, job.Trouble)
+		require.Equal(t, remote.ReasonExit, job.Reason)
+	})
 }
 
 // The kernel kills a job that takes more memory than its cgroup may.

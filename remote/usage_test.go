@@ -22,12 +22,7 @@ const burn = `spin() { sh -c 'until [ "$(awk "{ print \$14 }" /proc/$$/stat)" -g
 
 func TestUsage(t *testing.T) {
 	t.Parallel()
-	for _, shell := range shells(t) {
-		t.Run(shell, func(t *testing.T) {
-			t.Parallel()
-			testUsage(t, startHostWith(t, shell).Target, "job-usage-"+shell)
-		})
-	}
+	onEachShell(t, func(t *testing.T, h *host, shell string) { testUsage(t, h.Target, "job-usage-"+shell) })
 }
 
 func TestMachineUsage(t *testing.T) {
@@ -134,12 +129,7 @@ func TestHanging(t *testing.T) {
 
 func TestOutputIsCutAtItsLimit(t *testing.T) {
 	t.Parallel()
-	for _, shell := range shells(t) {
-		t.Run(shell, func(t *testing.T) {
-			t.Parallel()
-			testCut(t, startHostWith(t, shell).Target, "job-cut-"+shell)
-		})
-	}
+	onEachShell(t, func(t *testing.T, h *host, shell string) { testCut(t, h.Target, "job-cut-"+shell) })
 }
 
 func TestMachineOutputIsCutAtItsLimit(t *testing.T) {
