@@ -16,7 +16,8 @@ import (
 type conn struct {
 	target Target
 	client *ssh.Client
-	slots  chan struct{}
+	slots  chan struct{} // of commands
+	bulk   chan struct{} // of transfers, so that no command waits for one
 	now    func() time.Time
 	gone   chan struct{} // closed when the connection is
 
@@ -32,6 +33,7 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		target: t,
 		client: client,
 		slots:  make(chan struct{}, c.MaxSessions),
+		bulk:   make(chan struct{}, bulkStreams+1),
 		now:    c.Now,
 		gone:   make(chan struct{}),
 	}
@@ -131,13 +133,18 @@ type execution struct {
 	command        string
 	stdin          io.Reader // may be nil
 	stdout, stderr io.Writer // must never return an error: a stream that is not read stops the command
+	bulk           bool      // it carries files
 }
 
 // exec runs one command and returns its exit status. The error is about the transport only. When ctx ends exec
 // returns at once; the session is then closed behind its back, and its writers may still be written to.
 func (n *conn) exec(ctx context.Context, e execution) (int, error) {
+	slots := n.slots
+	if e.bulk {
+		slots = n.bulk
+	}
 	select {
-	case n.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-n.gone:
 		return 0, n.lost(nil)
 	case <-ctx.Done():
@@ -151,10 +158,10 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 	running := &session{}
 	if !n.spawn(func() {
 		status, err := n.perform(running, e)
-		<-n.slots
+		<-slots
 		done <- result{status, err}
 	}) {
-		<-n.slots
+		<-slots
 		return 0, n.lost(nil)
 	}
 	select {

@@ -27,8 +27,8 @@
 // # What is retried
 //
 // Every call here may be repeated on the machine without harm, so a connection that breaks in the middle is
-// replaced and the call sent again, for at most Config.ReconnectFor. A first connect that fails is not retried:
-// [ErrUnreachable], [ErrHostKey] and [ErrAuth] go to the caller at once.
+// replaced and the call sent again. It gives up when no connection has held for Config.ReconnectFor. A first connect
+// that fails is not retried: [ErrUnreachable], [ErrHostKey] and [ErrAuth] go to the caller at once.
 //
 // The package knows nothing of leases, prices or policy, and confines no local paths: callers do.
 package remote

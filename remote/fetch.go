@@ -1,18 +1,15 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -24,15 +21,20 @@ type FetchOptions struct {
 	Base string // the directory on the machine that relative paths start from; empty is the home directory
 	// MaxBytes is how much all files together may have. 0 is DefaultFetchLimit; negative is no limit.
 	MaxBytes int64
-	// Progress is called after each file that came, by one goroutine, with sums over all of this fetch.
+	// Progress is called after each file that came and after each part of a large one, by one goroutine at a time, with
+	// sums over all of this fetch.
 	Progress func(files int, bytes int64)
+	// Manifest is the name below dst, if any, of a file that gets the summary with all hashes, also when the fetch ends
+	// early. See [FetchSummary.Manifest].
+	Manifest string
 }
 
-// FetchSummary is what a fetch brought. Files and Skipped are sorted by path.
+// FetchSummary is what a fetch brought. Files, Left and Skipped are sorted by path.
 type FetchSummary struct {
 	Files   []Fetched
 	Bytes   int64     // of all Files
 	Missing []string  // of the paths that were asked for: not there, or gone before they could be read
+	Left    []Left    // there, and not here, because the fetch ended early
 	Skipped []Skipped // found, and not brought
 }
 
@@ -47,14 +49,28 @@ type Fetched struct {
 	Same bool
 }
 
+// Left is a file that a fetch found and had no time for.
+type Left struct {
+	Path  string // below the target directory, with slashes
+	Bytes int64
+}
+
 // Fetch brings files and directories into the local directory dst. A relative path lands under its own name below
 // dst, an absolute one under its name without the leading slash. Directories come with all files below them, and with
 // those links that lead further down; empty directories, other links and special files do not come. A path that is
 // itself a link is followed.
 //
+// A path with "*", "?", "[a-z]" or "**" (any number of directories) is a pattern, unless a file of that very name is
+// there. Hidden files match too. A pattern follows no links, so that it finds nothing outside the directory that it
+// begins with.
+//
 // Each file is compared with the sha256 that the machine computed, and replaces what is here by rename. Files that
 // are here already in the same bytes are not sent. Nothing outside dst is written, whatever the machine sends and
 // whatever links there are in dst. What is missing is told in the summary and is not an error.
+//
+// When ctx ends first, or the connection is lost for good, the error says so, the files that had come are here whole,
+// and the summary tells what is left. Of a large file the parts that had come are kept beside its place, and the next
+// fetch goes on from there.
 func (p *Pool) Fetch(ctx context.Context, t Target, paths []string, dst string, o FetchOptions) (FetchSummary, error) {
 	sum, err := p.fetch(ctx, t, paths, dst, o)
 	if err != nil {
@@ -66,6 +82,9 @@ func (p *Pool) Fetch(ctx context.Context, t Target, paths []string, dst string, 
 func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, o FetchOptions) (FetchSummary, error) {
 	if len(paths) == 0 {
 		return FetchSummary{}, invalid("no paths to fetch")
+	}
+	if o.Manifest != "" && !filepath.IsLocal(o.Manifest) {
+		return FetchSummary{}, invalid("manifest %q is not below the target directory", o.Manifest)
 	}
 	base, err := cleanRemote(o.Base)
 	if err != nil {
@@ -83,8 +102,7 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 		if err != nil {
 			return FetchSummary{}, err
 		}
-		job.asked = append(job.asked, clean)
-		job.names = append(job.names, name)
+		job.asked = append(job.asked, wanted{name, clean})
 	}
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return FetchSummary{}, err
@@ -94,7 +112,11 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 	}
 	defer func() { _ = job.root.Close() }()
 	err = p.with(ctx, t, job.attempt)
-	return job.summary(), err
+	sum := job.summary()
+	if o.Manifest != "" {
+		err = errors.Join(err, writeManifest(job.root, o.Manifest, sum))
+	}
+	return sum, err
 }
 
 // cleanAsked makes a path one that starts with "./" or "/". A relative one stays below the base.
@@ -105,6 +127,9 @@ func cleanAsked(name string) (string, error) {
 	return cleanRemote(name)
 }
 
+// wanted is a path to fetch: as the caller wrote it, and clean.
+type wanted struct{ name, path string }
+
 // fetching is a fetch under way.
 type fetching struct {
 	ctx      context.Context
@@ -112,112 +137,116 @@ type fetching struct {
 	base     string
 	limit    int64
 	progress func(files int, bytes int64)
-	names    []string // as the caller wrote them
-	asked    []string // the same, clean
+	asked    []wanted
 
-	got     map[string]Fetched
+	found   []remoteFile // all that is to be here in the end
 	missing []string
 	skipped []Skipped
-	files   int // that came over the connection, and their bytes
-	bytes   int64
-	came    int64 // bytes, in the archive that is being read
+
+	mu    sync.Mutex // of what follows: several streams come at once
+	got   map[string]Fetched
+	files int // that came over the connection, and their bytes
+	bytes int64
 }
 
-// attempt fetches everything that is not here yet. Files that change while they are read get two more chances.
+// rounds is how often a file that changes while it is read is asked for.
+const rounds = 3
+
+// attempt fetches everything that is not here yet.
 func (j *fetching) attempt(n *conn) error {
 	j.missing, j.skipped = nil, nil
-	asked := j.asked
-	for round := 0; ; round++ {
+	asked, err := j.expand(n)
+	if err != nil {
+		return err
+	}
+	for round := range rounds {
 		there, err := j.list(n, asked)
 		if err != nil {
 			return err
 		}
 		if there.total > j.limit {
-			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, there.total, j.limit)
+			return tooLarge(there, j.limit)
 		}
 		if round == 0 {
-			if err := j.note(there); err != nil {
-				return err
-			}
+			j.note(there, asked)
+			j.found = there.files
+		} else {
+			j.gone(there, asked)
 		}
-		var need []remoteFile
-		for _, f := range there.files {
-			if hash, err := hashFile(j.root, f.name); err == nil && hash == f.hash {
-				old := j.got[f.name]
-				j.got[f.name] = Fetched{Path: f.name, Bytes: f.size, SHA256: hash, Same: old.Path == "" || old.Same}
-				continue
-			}
-			need = append(need, f)
+		need, err := j.compare(n, there)
+		if err != nil {
+			return err
 		}
 		if len(need) > 0 {
-			if err := j.receive(n, need); err != nil {
+			if err := j.bring(n, need, there.ranged, round == rounds-1); err != nil {
 				return err
 			}
 		}
-		asked = asked[:0:0]
-		for _, f := range need {
-			if came, ok := j.got[f.name]; ok && came.SHA256 == f.hash {
-				continue
-			}
-			asked = append(asked, f.path)
-			if round < 2 {
-				continue
-			}
-			if came, ok := j.got[f.name]; ok {
-				came.Changed = true
-				j.got[f.name] = came
-			} else {
-				j.missing = append(j.missing, f.path)
-			}
-		}
-		if len(asked) == 0 || round == 2 {
+		if asked = j.again(need, round == rounds-1); len(asked) == 0 {
 			return nil
-		}
-	}
-}
-
-// note takes down what will not come, and makes the links that may.
-func (j *fetching) note(there listing) error {
-	for i, kind := range there.kinds {
-		switch kind {
-		case '-':
-			j.missing = append(j.missing, j.names[i])
-		case 'o':
-			j.skipped = append(j.skipped, Skipped{j.names[i], "not a file or directory"})
-		}
-	}
-	for _, name := range there.closed {
-		j.skipped = append(j.skipped, Skipped{landing(name), "no permission to read it"})
-	}
-	for _, name := range there.odd {
-		j.skipped = append(j.skipped, Skipped{landing(name), "not a file"})
-	}
-	for _, l := range there.links {
-		if reason := j.link(l.name, l.target); reason != "" {
-			j.skipped = append(j.skipped, Skipped{l.name, reason})
 		}
 	}
 	return nil
 }
 
-// link makes a symbolic link, unless it could lead up: links without ".." cannot, however they are put together.
-func (j *fetching) link(name, target string) (reason string) {
-	if target == "" || path.IsAbs(target) || !filepath.IsLocal(target) || slices.Contains(strings.Split(target, "/"), "..") {
-		return "symbolic link to " + printable([]byte(target))
+// gone takes down what was there in an earlier round.
+func (j *fetching) gone(there listing, asked []wanted) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, kind := range there.kinds {
+		if kind == 'f' {
+			continue
+		}
+		if came, here := j.got[landing(asked[i].path)]; here {
+			came.Changed = true
+			j.got[came.Path] = came
+		} else {
+			j.missing = append(j.missing, asked[i].path)
+		}
 	}
-	if now, err := j.root.Readlink(name); err == nil && filepath.ToSlash(now) == target {
-		return ""
+}
+
+// again lists what has not come as the machine had it. In the last round it is taken as it is.
+func (j *fetching) again(need []*remoteFile, last bool) []wanted {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var asked []wanted
+	for _, f := range need {
+		came, here := j.got[f.name]
+		switch {
+		case here && came.SHA256 == f.hash:
+		case !last:
+			asked = append(asked, wanted{f.path, f.path})
+		case here:
+			came.Changed = true
+			j.got[f.name] = came
+		default:
+			j.missing = append(j.missing, f.path)
+		}
 	}
-	if err := j.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return reasonOf(err)
+	return asked
+}
+
+// came takes down a file that is here now.
+func (j *fetching) came(f Fetched, more int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.got[f.Path] = f
+	j.files++
+	j.bytes += more
+	if j.progress != nil {
+		j.progress(j.files, j.bytes)
 	}
-	if info, err := j.root.Lstat(name); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		_ = j.root.Remove(name)
+}
+
+// cameInPart takes down bytes of a large file.
+func (j *fetching) cameInPart(more int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.bytes += more
+	if j.progress != nil {
+		j.progress(j.files, j.bytes)
 	}
-	if err := j.root.Symlink(filepath.FromSlash(target), name); err != nil {
-		return "symbolic link: " + err.Error()
-	}
-	return ""
 }
 
 func (j *fetching) summary() FetchSummary {
@@ -226,109 +255,25 @@ func (j *fetching) summary() FetchSummary {
 		sum.Files = append(sum.Files, f)
 		sum.Bytes += f.Bytes
 	}
+	for _, f := range j.found {
+		if _, here := j.got[f.name]; !here && !slices.Contains(j.missing, f.path) {
+			sum.Left = append(sum.Left, Left{f.name, f.size})
+		}
+	}
 	slices.SortFunc(sum.Files, func(a, b Fetched) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(sum.Left, func(a, b Left) int { return strings.Compare(a.Path, b.Path) })
 	slices.SortFunc(sum.Skipped, func(a, b Skipped) int { return strings.Compare(a.Path, b.Path) })
 	return sum
 }
 
-// listing is the reply of "files.sh list".
-type listing struct {
-	total  int64
-	kinds  []byte // of what was asked for, in order
-	files  []remoteFile
-	closed []string
-	odd    []string
-	links  []struct{ name, target string }
+// tooLarge names what takes the most room, so that the next request can leave it out.
+func tooLarge(l listing, limit int64) error {
+	files := slices.Clone(l.files)
+	slices.SortFunc(files, func(a, b remoteFile) int { return int(max(-1, min(1, b.size-a.size))) })
+	var biggest []string
+	for _, f := range files[:min(len(files), 3)] {
+		biggest = append(biggest, fmt.Sprintf("%s (%d bytes)", printable([]byte(f.name)), f.size))
+	}
+	return fmt.Errorf("%w: %d bytes in %d files, at most %d; the largest: %s",
+		ErrTooLarge, l.total, len(files), limit, strings.Join(biggest, ", "))
 }
-
-type remoteFile struct {
-	path string // on the machine
-	name string // below dst
-	size int64
-	hash string
-}
-
-const mostListing = 256 << 20
-
-func (j *fetching) list(n *conn, asked []string) (listing, error) {
-	for tries := 0; ; tries++ {
-		r, err := n.call(j.ctx, request{
-			script: filesScript,
-			args:   []string{"list", j.base, strconv.FormatInt(j.limit, 10)},
-			stdin:  func() io.Reader { return bytes.NewReader(nulList(asked)) },
-			data:   mostListing,
-		})
-		if err != nil {
-			return listing{}, err
-		}
-		l, err := parseListing(r, len(asked), j.limit)
-		if !errors.Is(err, errMoving) || tries == 3 {
-			return l, err
-		}
-	}
-}
-
-func parseListing(r reply, asked int, limit int64) (listing, error) {
-	var l listing
-	total, err := r.numbers("total", 1)
-	if err != nil {
-		return l, err
-	}
-	l.total = total[0]
-	var parts [7][]byte
-	data, next := r.data, 0
-	for _, f := range r.fields {
-		if f.key != "part" || next == len(parts) {
-			continue
-		}
-		size, err := strconv.ParseInt(f.value, 10, 64)
-		if err != nil || size < 0 || size > int64(len(data)) {
-			return l, fmt.Errorf("%w: list part %q", ErrMachine, f.value)
-		}
-		parts[next], data = data[:size], data[size:]
-		next++
-	}
-	l.kinds = parts[0]
-	if next != len(parts) || len(l.kinds) != asked {
-		return l, fmt.Errorf("%w: %d answers for %d paths", ErrMachine, len(l.kinds), asked)
-	}
-	if l.total > limit {
-		return l, nil // no hashes were made
-	}
-	names, sizes, hashes := splitList(parts[1]), strings.Fields(string(parts[5])), strings.Fields(string(parts[6]))
-	if len(sizes) != len(names) || len(hashes) != len(names) {
-		return l, errMoving
-	}
-	seen := map[string]bool{}
-	for i, name := range names {
-		f := remoteFile{path: name, name: landing(name), hash: hashes[i]}
-		if f.size, err = strconv.ParseInt(sizes[i], 10, 64); err != nil || len(f.hash) != 64 {
-			return l, fmt.Errorf("%w: size %q of %s", ErrMachine, sizes[i], name)
-		}
-		if !validName(f.name) || !filepath.IsLocal(f.name) {
-			return l, fmt.Errorf("%w: path %q", ErrMachine, name)
-		}
-		if !seen[f.name] {
-			seen[f.name] = true
-			l.files = append(l.files, f)
-		}
-	}
-	l.closed, l.odd = splitList(parts[2]), splitList(parts[3])
-	targets := splitList(parts[4])
-	for i := 0; i+1 < len(targets); i += 2 {
-		if name := landing(targets[i]); validName(name) && filepath.IsLocal(name) {
-			l.links = append(l.links, struct{ name, target string }{name, targets[i+1]})
-		}
-	}
-	return l, nil
-}
-
-func splitList(data []byte) []string {
-	if len(data) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
-}
-
-// landing is where a path of the machine goes below dst.
-func landing(name string) string { return strings.TrimPrefix(path.Clean(name), "/") }

@@ -4,12 +4,18 @@
 #
 #   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
 #   files.sh apply DIR            tar.gz on stdin: puts each file in place by rename, then deletes
-#   files.sh list BASE MAX        paths on stdin: the files at and below them, their sizes and hashes
-#   files.sh send BASE            paths of files on stdin: a tar of them, compressed where there is gzip
+#   files.sh names BASE           DIR, DEPTH (0: any) and a pattern on stdin, and so on: what is below DIR
+#   files.sh list BASE MAX HASH   paths on stdin: the files at and below them, their sizes and times; their hashes, if all
+#                                 together are not over HASH bytes
+#   files.sh sums BASE HOW        paths of files on stdin: a hash for each. HOW is bulk for small files, of which none may
+#                                 go away meanwhile, or each for large ones; then "-" stands for one that went away
+#   files.sh send BASE            paths of files on stdin: a tar of them, compressed where that helps
+#   files.sh ranges BASE PATH     lines "offset count" on stdin: these bytes of the file, compressed where that helps
 #
 # A push's manifest is ~/.gpulease/sync/KEY, KEY being the hash of the directory's real path. Only this package reads
 # what is in it. A push unpacks into DIR/.gpulease-stage.PID, on the same disk, so that a rename can put it in place.
 set -u
+export LC_ALL=C # names are bytes: elsewhere sed does not match one that is not UTF-8
 home=${HOME:-$(cd && pwd)}
 sync=$home/.gpulease/sync
 trap 'exit 1' HUP INT PIPE TERM # so that the trap for EXIT cleans up when the caller is gone
@@ -30,6 +36,39 @@ sum() { # hashes of the files named on stdin, one on a line, in their order
 sumone() {
 	if command -v sha256sum >/dev/null 2>&1; then sha256sum; else shasum -a 256; fi | cut -c 1-64
 }
+
+sumlarge() { # of a large file: openssl uses the processor's own instructions, which sha256sum often does not
+	h=$(openssl dgst -sha256 -r 2>/dev/null <"$1" | cut -c 1-64)
+	case $h in
+	*[!0-9a-f]* | '') sumone 2>/dev/null <"$1" ;;
+	*) echo "$h" ;;
+	esac
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# squeeze says which compression is worth its time for data like that on stdin, of which it reads 1 MiB. $1 is a file
+# to use.
+squeeze() {
+	how=none
+	if has zstd; then with=zstd most=90; elif has gzip; then with=gzip most=70; else return; fi
+	head -c 1048576 >"$1" 2>/dev/null
+	full=$(count "$1")
+	small=$($with -1 -c <"$1" 2>/dev/null | wc -c)
+	rm -f "$1"
+	[ "$((small * 100))" -ge "$((full * most))" ] || how=$with
+}
+
+pressed() { # through the compression $1
+	case $1 in
+	zstd) zstd -1 -q -c --no-check ;;
+	gzip) gzip -1 -c ;;
+	*) cat ;;
+	esac
+}
+
+# ranged says whether dd can read and write at a byte.
+ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>/dev/null && echo yes || echo no; }
 
 enter() { # goes to the directory; key: the name of its manifest
 	cd "$home" 2>/dev/null
@@ -145,6 +184,23 @@ remove)
 		rm -f "$f" && printf .
 	done
 	;;
+names)
+	enter "$2"
+	printf '\036gpulease\n\n'
+	xargs -0 -r -n 3 sh "$0" below
+	;;
+below)
+	# Called by names: "=" if there is a file of the pattern's own name, and after "D" and the directory a letter and a
+	# path for each thing below it. No link is followed, but for the directory itself.
+	[ ! -e "$4" ] && [ ! -L "$4" ] || printf '=\0'
+	printf 'D%s\0' "$2"
+	cd "$2" 2>/dev/null || exit 0
+	[ "$3" = 0 ] && depth= || depth="-maxdepth $3"
+	for t in f d l; do
+		find . $depth -name '.gpulease-stage.*' -prune -o -type $t -exec printf "$t%s\\0" {} + 2>/dev/null
+	done
+	exit 0
+	;;
 list)
 	enter "$2"
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
@@ -178,29 +234,56 @@ list)
 		done' sh "$work" <"$work/found" >"$work/files"
 	xargs -0 -r sh -c 'for f; do printf "%s\0%s\0" "$f" "$(readlink "$f")"; done' sh <"$work/links" >"$work/targets"
 	if stat -c %s . >/dev/null 2>&1; then
-		xargs -0 -r stat -L -c %s
+		xargs -0 -r stat -L -c '%s %Y %a'
 	else
-		xargs -0 -r stat -L -f %z
+		xargs -0 -r stat -L -f '%z %m %Lp'
 	fi <"$work/files" >"$work/sizes" 2>/dev/null
 	total=$(awk '{ n += $1 } END { printf "%.0f", n }' "$work/sizes")
 	: >"$work/sums"
-	[ "$total" -gt "$3" ] || sum <"$work/files" >"$work/sums"
-	printf '\036gpulease\ntotal %s\n' "$total"
+	hashed=no
+	if [ "$total" -le "$3" ] && [ "$total" -le "$4" ]; then
+		hashed=yes
+		sum <"$work/files" >"$work/sums"
+	fi
+	printf '\036gpulease\ntotal %s\nhashed %s\nranged %s\n' "$total" "$hashed" "$(ranged)"
 	for part in types files closed odd targets sizes sums; do
 		printf 'part %s\n' "$(count "$work/$part")"
 	done
 	echo
 	cd "$work" && cat types files closed odd targets sizes sums
 	;;
-send)
+sums)
 	enter "$2"
 	printf '\036gpulease\n\n'
+	if [ "$3" = bulk ]; then sum; else xargs -0 -r sh "$0" sumeach; fi
+	;;
+sumeach)
+	shift
+	for f; do
+		h=
+		[ ! -f "$f" ] || [ ! -r "$f" ] || h=$(sumlarge "$f")
+		echo "${h:--}"
+	done
+	;;
+send)
+	enter "$2"
+	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+	cat >"$work/asked"
+	xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
+	squeeze "$work/sample" <"$work/first"
+	printf '\036gpulease\nhow %s\n\n' "$how"
 	# xargs may make several archives of a long list, one behind the other.
-	if command -v gzip >/dev/null 2>&1; then
-		xargs -0 -r tar -chf - -- 2>/dev/null | gzip -1
-	else
-		xargs -0 -r tar -chf - -- 2>/dev/null
-	fi
+	xargs -0 -r tar -chf - -- <"$work/asked" 2>/dev/null | pressed "$how"
+	;;
+ranges)
+	enter "$2"
+	[ -f "$3" ] && [ -r "$3" ] || fail notfound "$3"
+	sample=$(mktemp) || fail storage 'no temporary file'
+	squeeze "$sample" <"$3"
+	printf '\036gpulease\nhow %s\n\n' "$how"
+	while read -r at count; do
+		dd if="$3" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null
+	done | pressed "$how"
 	;;
 *)
 	fail usage 'unknown verb'

@@ -15,7 +15,7 @@ type Config struct {
 	Keepalive        time.Duration    // how often an idle connection is asked for a sign of life; 15 s
 	KeepaliveTimeout time.Duration    // half of how long to wait for that sign; 10 s
 	DialTimeout      time.Duration    // for TCP, handshake and authentication together; 15 s
-	ReconnectFor     time.Duration    // how long a call whose connection broke goes on trying; 30 s
+	ReconnectFor     time.Duration    // how long a call whose connection broke goes on trying for a new one; 60 s
 	MaxSessions      int              // commands at once on a connection; 4
 	Now              func() time.Time // time.Now
 }
@@ -34,7 +34,7 @@ func (c Config) withDefaults() Config {
 		c.DialTimeout = 15 * time.Second
 	}
 	if c.ReconnectFor <= 0 {
-		c.ReconnectFor = 30 * time.Second
+		c.ReconnectFor = 60 * time.Second
 	}
 	if c.MaxSessions <= 0 {
 		c.MaxSessions = 4
@@ -205,18 +205,27 @@ func (p *Pool) met(key string) bool {
 	return e != nil && e.met
 }
 
-// with calls f on a connection, and again on a new one when that broke, for at most ReconnectFor. f must be safe to
-// repeat. A first connect that fails is not tried again: the caller decides about that.
+// steady is how long a connection must have carried a call for its break to count as a new one.
+const steady = 2 * time.Second
+
+// with calls f on a connection, and again on a new one when that broke. f must be safe to repeat. It gives up when
+// there has been no connection that held for ReconnectFor; a long call may survive any number of breaks. A first
+// connect that fails is not tried again: the caller decides about that.
 func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 	if err := t.validate(); err != nil {
 		return err
 	}
-	started := p.config.Now()
-	delay := 100 * time.Millisecond
+	const firstDelay = 100 * time.Millisecond
+	var since time.Time // of the first failure in a row
+	delay := firstDelay
 	for broke := p.met(t.Key); ; {
 		n, err := p.connect(ctx, t)
 		if err == nil {
+			begun := p.config.Now()
 			err = f(n)
+			if p.config.Now().Sub(begun) > steady {
+				since, delay = time.Time{}, firstDelay
+			}
 		}
 		switch {
 		case err == nil:
@@ -229,7 +238,9 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 		default:
 			return err
 		}
-		if p.config.Now().Sub(started) > p.config.ReconnectFor {
+		if now := p.config.Now(); since.IsZero() {
+			since = now
+		} else if now.Sub(since) > p.config.ReconnectFor {
 			return err
 		}
 		p.config.Logger.Info("connection broke, trying again", "machine", t, "err", err)

@@ -8,21 +8,25 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
 // proxy stands between the pool and a machine, to cut and to freeze connections.
 type proxy struct {
-	addr     string
-	backend  string
-	listener net.Listener
-	tasks    sync.WaitGroup
+	addr    string
+	backend string
+	tasks   sync.WaitGroup
+	rate    atomic.Int64 // bytes a second each way; 0 is no limit
+	passed  atomic.Int64 // bytes, both ways
 
-	mu    sync.Mutex
-	count int
-	links map[*link]struct{}
+	mu       sync.Mutex
+	listener net.Listener
+	count    int
+	links    map[*link]struct{}
 }
 
 type link struct {
@@ -43,7 +47,7 @@ func startProxy(t testing.TB, backend string) *proxy {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &proxy{addr: l.Addr().String(), backend: backend, listener: l, links: map[*link]struct{}{}}
-	p.tasks.Go(p.accept)
+	p.tasks.Go(func() { p.accept(l) })
 	t.Cleanup(func() {
 		p.stop()
 		p.tasks.Wait()
@@ -51,9 +55,9 @@ func startProxy(t testing.TB, backend string) *proxy {
 	return p
 }
 
-func (p *proxy) accept() {
+func (p *proxy) accept(listener net.Listener) {
 	for {
-		client, err := p.listener.Accept()
+		client, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -81,8 +85,12 @@ func (p *proxy) copy(l *link, to, from net.Conn) {
 			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on
 		default:
 		}
+		if rate := p.rate.Load(); rate > 0 {
+			time.Sleep(time.Duration(int64(n) * int64(time.Second) / rate))
+		}
 		if err == nil {
 			_, err = to.Write(buffer[:n])
+			p.passed.Add(int64(n))
 		}
 		if err != nil {
 			l.close()
@@ -129,8 +137,21 @@ func (p *proxy) freeze() {
 
 // stop cuts all and takes no more.
 func (p *proxy) stop() {
+	p.mu.Lock()
 	_ = p.listener.Close()
+	p.mu.Unlock()
 	p.cut()
+}
+
+// start takes connections again after a stop.
+func (p *proxy) start(t testing.TB) {
+	t.Helper()
+	l, err := net.Listen("tcp", p.addr)
+	require.NoError(t, err)
+	p.mu.Lock()
+	p.listener = l
+	p.mu.Unlock()
+	p.tasks.Go(func() { p.accept(l) })
 }
 
 func ecdsaHostKey(t testing.TB) string {

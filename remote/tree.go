@@ -200,8 +200,8 @@ func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// ours reports whether a path is one that a push itself makes on the machine.
+// ours reports whether a path is one that a push makes on the machine, or a fetch here.
 func ours(name string) bool {
 	first, _, _ := strings.Cut(name, "/")
-	return strings.HasPrefix(first, ".gpulease-stage.")
+	return strings.HasPrefix(first, ".gpulease-stage.") || strings.HasPrefix(path.Base(name), ".gpulease-part-")
 }

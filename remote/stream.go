@@ -1,0 +1,125 @@
+package remote
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// bulkStreams is how many channels carry data at once. A channel carries 2 MiB in a round trip, so it takes several to
+// fill a long way. They are counted apart from commands, which must not wait behind them.
+const bulkStreams = 4
+
+// stream runs a verb of files.sh and gives the data of its reply, while it comes, to take.
+func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take func(reply, *bufio.Reader) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	read, write := io.Pipe()
+	taken := make(chan error, 1)
+	go func() {
+		err := n.takeReply(read, take)
+		if err != nil {
+			cancel(err) // what still comes is of no use
+		}
+		_ = read.CloseWithError(errNotTaken)
+		taken <- err
+	}()
+	status, err := n.exec(ctx, execution{
+		command: filesScript.command(args), stdin: stdin, stdout: &tolerant{to: write}, stderr: io.Discard, bulk: true,
+	})
+	_ = write.CloseWithError(err) // nil is the end of the stream
+	takeErr := <-taken
+	switch {
+	case errors.Is(err, ErrConnLost):
+		return err
+	case takeErr != nil && !errors.Is(takeErr, context.Canceled):
+		return takeErr
+	case err != nil:
+		return err
+	case status == notInstalled:
+		return fmt.Errorf("%w: script %s went away", ErrConnLost, filesScript.file)
+	}
+	return nil
+}
+
+func (n *conn) takeReply(r io.Reader, take func(reply, *bufio.Reader) error) error {
+	stream := bufio.NewReaderSize(r, 256<<10)
+	head, err := readHead(stream)
+	if err != nil {
+		return err
+	}
+	return take(head, stream)
+}
+
+// readHead reads a reply up to its data, past whatever a login script has printed.
+func readHead(stream *bufio.Reader) (reply, error) {
+	head := make([]byte, 0, 256)
+	for len(head) < headLimit {
+		c, err := stream.ReadByte()
+		if errors.Is(err, ErrConnLost) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return reply{}, err
+		}
+		if err != nil {
+			return reply{}, fmt.Errorf("%w: %s", ErrMachine, printable(head))
+		}
+		head = append(head, c)
+		if c != '\n' || !bytes.HasSuffix(head, []byte("\n\n")) {
+			continue
+		}
+		if r, ok := parseReply(head); ok {
+			return r, r.failure()
+		}
+	}
+	return reply{}, fmt.Errorf("%w: %s", ErrMachine, printable(head))
+}
+
+// early makes the end of a stream before its time a lost connection: whatever cut it, asked again the rest may come.
+func early(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: stream ended early", ErrConnLost)
+	}
+	return err
+}
+
+// tolerant passes on what it can and takes the rest: a writer that fails would stop the stream and hang its command.
+type tolerant struct {
+	to     io.Writer
+	mu     sync.Mutex
+	broken bool
+}
+
+func (w *tolerant) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.broken {
+		_, err := w.to.Write(p)
+		w.broken = err != nil
+	}
+	return len(p), nil
+}
+
+// together runs the tasks at the same time. When one fails the others' context ends; its error is returned when all
+// have ended.
+func together(ctx context.Context, tasks ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	var once sync.Once
+	var first error
+	for _, task := range tasks {
+		group.Go(func() {
+			if err := task(ctx); err != nil {
+				once.Do(func() {
+					first = err
+					cancel()
+				})
+			}
+		})
+	}
+	group.Wait()
+	return first
+}
