@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -52,9 +53,10 @@ type Pool struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	entries map[string]*entry
+	mu       sync.Mutex
+	closed   bool
+	entries  map[string]*entry
+	forwards []*Forward
 }
 
 // entry is what the pool knows of one Target.Key: a connection, or a dial that others wait for too.
@@ -78,11 +80,18 @@ func NewPool(c Config) *Pool {
 	return &Pool{config: c.withDefaults(), ctx: ctx, cancel: cancel, entries: map[string]*entry{}}
 }
 
-// Forget cuts the connection kept for key. Calls under way on it end with [ErrConnLost] or dial again. Jobs run on.
+// Forget cuts the connection kept for key and closes its forwards. Calls under way on it end with [ErrConnLost] or dial
+// again. Jobs run on.
 func (p *Pool) Forget(key string) {
 	p.mu.Lock()
 	e := p.entries[key]
 	delete(p.entries, key)
+	p.forwards = slices.DeleteFunc(p.forwards, func(f *Forward) bool {
+		if f.target.Key == key {
+			f.end()
+		}
+		return f.target.Key == key
+	})
 	p.mu.Unlock()
 	e.end()
 }
@@ -91,10 +100,13 @@ func (p *Pool) Forget(key string) {
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
-	entries := p.entries
-	p.entries = map[string]*entry{}
+	entries, forwards := p.entries, p.forwards
+	p.entries, p.forwards = map[string]*entry{}, nil
 	p.mu.Unlock()
 	p.cancel()
+	for _, f := range forwards {
+		f.end()
+	}
 	for _, e := range entries {
 		e.end()
 	}
