@@ -28,6 +28,8 @@ var (
 	ErrConflict = errors.New("in the way on the machine")
 	// ErrTooLarge says that a transfer is over its limit. Nothing was sent.
 	ErrTooLarge = errors.New("too large")
+	// ErrMassDeletion says that a push would delete more than its guard lets pass. Nothing was sent or deleted.
+	ErrMassDeletion = errors.New("too many deletions")
 	// ErrClosed says that the pool has been closed.
 	ErrClosed = errors.New("pool closed")
 	// ErrMachine says that the machine's answer made no sense.

@@ -3,7 +3,10 @@
 # path starts with "./" or "/", so that no tool takes it for an option.
 #
 #   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
-#   files.sh apply DIR            tar.gz on stdin: puts each file in place by rename, then deletes
+#   files.sh apply DIR HOW        a compressed tar on stdin: puts each file in place by rename, then deletes
+#   files.sh parts DIR KEY        which parts of a large file have come
+#   files.sh part DIR KEY HOW     lines "number offset count", each followed by so many bytes of that file
+#   files.sh join DIR KEY PATH SIZE MODE TIME HASH   puts the large file in its place
 #   files.sh names BASE           DIR, DEPTH (0: any) and a pattern on stdin, and so on: what is below DIR
 #   files.sh list BASE MAX HASH   paths on stdin: the files at and below them, their sizes and times; their hashes, if all
 #                                 together are not over HASH bytes
@@ -14,6 +17,8 @@
 #
 # A push's manifest is ~/.gpulease/sync/KEY, KEY being the hash of the directory's real path. Only this package reads
 # what is in it. A push unpacks into DIR/.gpulease-stage.PID, on the same disk, so that a rename can put it in place.
+# Several may unpack at once; what they put in place they put one after the other. The parts of a large file wait in
+# DIR/.gpulease-stage.large-KEY, so that a push that breaks off goes on from there.
 set -u
 export LC_ALL=C # names are bytes: elsewhere sed does not match one that is not UTF-8
 home=${HOME:-$(cd && pwd)}
@@ -65,6 +70,20 @@ pressed() { # through the compression $1
 	gzip) gzip -1 -c ;;
 	*) cat ;;
 	esac
+}
+
+unpressed() { # what was compressed with $1
+	case $1 in
+	zstd) zstd -d -q -c ;;
+	gzip) gzip -d -c ;;
+	*) cat ;;
+	esac
+}
+
+# alone waits until no other push is putting files into this directory. The lock goes with the process.
+alone() {
+	has flock || return 0
+	exec 9>"$sync/$key.lock" && flock 9
 }
 
 # ranged says whether dd can read and write at a byte.
@@ -135,7 +154,12 @@ probe)
 				printf %s "$t"
 			done' sh <"$list" >"$list.out"
 	fi
-	printf '\036gpulease\ntypes %s\nmanifest %s\n\n' "$(count "$list.out")" "$(count "$manifest")"
+	how=none
+	if has zstd; then how=zstd; elif has gzip; then how=gzip; fi
+	many=no
+	! has flock || many=yes
+	printf '\036gpulease\nhow %s\nmany %s\nranged %s\ntypes %s\nmanifest %s\n\n' \
+		"$how" "$many" "$(ranged)" "$(count "$list.out")" "$(count "$manifest")"
 	if [ -s "$list.out" ]; then
 		cat "$list.out" "$manifest"
 		xargs -0 -r sh -c '
@@ -151,16 +175,64 @@ apply)
 	rm -rf "$stage"
 	mkdir -m 700 "$stage" 2>/dev/null || fail storage "$2 cannot be written to"
 	trap 'rm -rf "$stage"' EXIT
-	err=$(tar -xzpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
+	err=$(unpressed "$3" 2>/dev/null | tar -xpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
 	(umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
+	alone
 	# Until all is done the manifest names the old and the new: whatever an end in the middle leaves is known as ours.
-	mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
+	[ ! -f "$stage/both" ] || mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
 	: >"$stage/removed"
 	[ ! -s "$stage/before" ] || xargs -0 sh "$0" remove <"$stage/before" >>"$stage/removed"
 	[ ! -d "$stage/t" ] || place .
 	[ ! -s "$stage/after" ] || xargs -0 sh "$0" remove <"$stage/after" >>"$stage/removed"
-	mv -f "$stage/new" "$sync/$key" || fail storage "$sync cannot be written to"
+	[ ! -f "$stage/new" ] || mv -f "$stage/new" "$sync/$key" || fail storage "$sync cannot be written to"
 	printf '\036gpulease\nremoved %s\n\n' "$(count "$stage/removed")"
+	;;
+parts)
+	enter "$2"
+	stage=./.gpulease-stage.large-$3
+	mkdir -p -m 700 "$stage/done" 2>/dev/null && touch "$stage" && : >>"$stage/data" || fail storage "$2 cannot be written to"
+	printf '\036gpulease\n'
+	for f in "$stage/done"/*; do
+		[ ! -f "$f" ] || printf 'done %s\n' "${f##*/}"
+	done
+	echo
+	;;
+part)
+	enter "$2"
+	stage=./.gpulease-stage.large-$3
+	[ -d "$stage/done" ] || fail storage "$stage went away"
+	unpressed "$4" | (
+		while read -r number at count; do
+			said=$(dd of="$stage/data" bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc seek="$at" count="$count" 2>&1)
+			case $said in
+			*[!0-9]"$count bytes"*) : >"$stage/done/$number" || exit 1 ;;
+			*)
+				cat >/dev/null
+				fail storage "$said"
+				;;
+			esac
+		done
+		printf '\036gpulease\nwhole yes\n\n'
+	)
+	;;
+join)
+	enter "$2"
+	stage=./.gpulease-stage.large-$3 to=$4
+	(umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
+	if [ "$(count "$stage/data")" != "$5" ] || [ "$(sumlarge "$stage/data")" != "$8" ]; then
+		rm -rf "$stage"
+		fail moving "$to"
+	fi
+	chmod "$6" "$stage/data" && touch -d "@$7" "$stage/data" || fail storage "$to cannot be finished"
+	alone
+	inside "$to" || fail conflict "a directory above $to is a symbolic link on the machine"
+	mkdir -p "${to%/*}" 2>/dev/null || fail conflict "a directory above $to is a file on the machine"
+	if [ -d "$to" ] && [ ! -L "$to" ]; then
+		fail conflict "$to is a directory on the machine"
+	fi
+	err=$(mv -f "$stage/data" "$to" 2>&1) || fail storage "$err"
+	rm -rf "$stage"
+	printf '\036gpulease\n\n'
 	;;
 remove)
 	# Called by apply, in the pushed directory. Each argument is "HASH PATH", "l PATH" for a link, "d PATH" for an empty

@@ -2,8 +2,8 @@ package remote
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -21,11 +21,16 @@ import (
 // was at one moment. Of a larger one that grows, the size at the beginning is sent.
 const readWhole = 8 << 20
 
-// packing is one attempt to send a plan: a tar for "files.sh apply".
+// packing is one archive for "files.sh apply".
 type packing struct {
-	plan     *plan
-	root     *os.Root
-	progress func(files int, bytes int64)
+	push    *pushing
+	plan    *plan
+	items   []*item
+	how     string   // to compress it
+	members []member // what files.sh reads itself
+	both    bool     // it carries the manifest of what is known to be there and of what may be soon
+	last    bool     // it carries the manifest of all that there is then
+	earlier []*packing
 
 	next    manifest // with the hashes of what was really read
 	files   int
@@ -33,15 +38,22 @@ type packing struct {
 	skipped []Skipped
 }
 
+// member is a file of an archive that is not one of the items.
+type member struct {
+	name string
+	data []byte
+}
+
 // write writes the archive to w. Hashes are taken from what goes out, not from an earlier reading.
 func (k *packing) write(w io.Writer) error {
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	z, err := compress(k.how, buffered)
 	if err != nil {
 		return err
 	}
 	archive := tar.NewWriter(z)
-	k.next = maps.Clone(k.plan.next)
-	for _, it := range k.plan.send {
+	k.next = manifest{}
+	for _, it := range k.items {
 		err := k.add(archive, it)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotFile) || errors.Is(err, fs.ErrPermission) {
 			k.skipped = append(k.skipped, Skipped{it.path, reasonOf(err)})
@@ -52,17 +64,42 @@ func (k *packing) write(w io.Writer) error {
 		}
 		k.files++
 		k.bytes += it.size
-		if k.progress != nil {
-			k.progress(k.files, k.bytes)
-		}
+		k.push.went(1, it.size)
 	}
-	if err := k.addPlan(archive); err != nil {
+	if err := k.addMembers(archive); err != nil {
 		return fmt.Errorf("send manifest: %w", err)
 	}
 	if err := archive.Close(); err != nil {
 		return err
 	}
-	return z.Close()
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// worthwhile says how to compress the archive, by the first MiB of its files.
+func (k *packing) worthwhile() string {
+	if k.how != withGzip {
+		return k.how
+	}
+	var sample []byte
+	for _, it := range k.items {
+		if len(sample) >= sampleSize || it.kind != kindFile {
+			break
+		}
+		f, err := k.open(it)
+		if err != nil {
+			continue // the adding of it will meet the same, and say so
+		}
+		data, _ := io.ReadAll(io.LimitReader(f, int64(sampleSize-len(sample))))
+		_ = f.Close()
+		sample = append(sample, data...)
+	}
+	if len(sample) < sampleSize/16 {
+		return k.how
+	}
+	return worthwhile(k.how, sample)
 }
 
 func (k *packing) add(archive *tar.Writer, it *item) error {
@@ -117,14 +154,14 @@ var errNotFile = errors.New("no longer a regular file")
 // open opens what was listed. Something else may have come to its place since: a link, which could lead to any file
 // below the root, or a pipe, whose opening would block.
 func (k *packing) open(it *item) (*os.File, error) {
-	listed, err := k.root.Lstat(it.path)
+	listed, err := k.push.root.Lstat(it.path)
 	if err != nil {
 		return nil, err
 	}
 	if !listed.Mode().IsRegular() {
 		return nil, errNotFile
 	}
-	f, err := k.root.Open(filepath.FromSlash(it.path))
+	f, err := k.push.root.Open(filepath.FromSlash(it.path))
 	if err != nil {
 		return nil, err
 	}
@@ -135,33 +172,39 @@ func (k *packing) open(it *item) (*os.File, error) {
 	return f, nil
 }
 
-// addPlan writes what files.sh reads itself, and at the very end the mark that all has come.
-func (k *packing) addPlan(archive *tar.Writer) error {
-	both := maps.Clone(*k.plan.known)
-	maps.Copy(both, k.next)
-	now, err := both.encode()
-	if err != nil {
-		return err
+// addMembers writes what files.sh reads itself, and at the very end the mark that all has come.
+func (k *packing) addMembers(archive *tar.Writer) error {
+	members := k.members
+	if k.both {
+		all := maps.Clone(*k.plan.known)
+		for _, it := range k.plan.send {
+			all[it.path] = record{kind: it.kind, mode: it.mode}
+		}
+		maps.Copy(all, k.plan.next)
+		maps.Copy(all, k.next)
+		data, err := all.encode()
+		if err != nil {
+			return err
+		}
+		members = append(members, member{"both", data})
 	}
-	next, err := k.next.encode()
-	if err != nil {
-		return err
+	if k.last {
+		all := maps.Clone(k.plan.next)
+		for _, batch := range append(k.earlier, k) {
+			maps.Copy(all, batch.next)
+		}
+		data, err := all.encode()
+		if err != nil {
+			return err
+		}
+		members = append(members, member{"new", data})
 	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{
-		{"before", nulList(k.plan.before)},
-		{"after", nulList(k.plan.after)},
-		{"both", now},
-		{"new", next},
-		{"end", nil},
-	} {
-		h := &tar.Header{Name: f.name, Mode: 0o600, Size: int64(len(f.data)), ModTime: time.Unix(0, 0), Format: tar.FormatGNU}
+	for _, m := range append(members, member{"end", nil}) {
+		h := &tar.Header{Name: m.name, Mode: 0o600, Size: int64(len(m.data)), ModTime: time.Unix(0, 0), Format: tar.FormatGNU}
 		if err := archive.WriteHeader(h); err != nil {
 			return err
 		}
-		if _, err := archive.Write(f.data); err != nil {
+		if _, err := archive.Write(m.data); err != nil {
 			return err
 		}
 	}

@@ -17,11 +17,17 @@ type present struct {
 	kinds  map[string]byte
 	hashes map[string]string
 	old    manifest
+	how    string // the best compression that it can undo
+	many   bool   // it can take several archives at once
+	ranged bool   // and parts of a file
 }
 
 // parsePresent reads the reply of "files.sh probe" for these paths.
 func parsePresent(r reply, paths []string) (present, error) {
-	p := present{kinds: map[string]byte{}, hashes: map[string]string{}}
+	p := present{
+		kinds: map[string]byte{}, hashes: map[string]string{},
+		how: r.get("how"), many: r.get("many") == "yes", ranged: r.get("ranged") == "yes",
+	}
 	types, err := r.numbers("types", 1)
 	if err != nil {
 		return p, err
@@ -71,7 +77,24 @@ type plan struct {
 	after  []string  // removals that were asked for
 	next   manifest  // what the machine will know as ours
 	known  *manifest // what it knows now
-	same   int       // items that need nothing
+	gone   int       // of known, how many are to be deleted because they are no longer here
+}
+
+// guard refuses a push that would delete most of what is there: more often than not the wrong directory was named, or
+// a checkout is half done.
+func (p *plan) guard(most int) error {
+	limit := most
+	switch {
+	case most < 0:
+		return nil
+	case most == 0:
+		limit = max(freeDeletions, len(*p.known)/2)
+	}
+	if p.gone <= limit {
+		return nil
+	}
+	return fmt.Errorf("%w: %d of the %d files that earlier pushes put there are no longer here, and at most %d may be deleted at once",
+		ErrMassDeletion, p.gone, len(*p.known), limit)
 }
 
 // idle reports whether the machine has all already.
@@ -130,7 +153,6 @@ func makePlan(root *os.Root, items []item, there present, remove bool) (*plan, e
 			return nil, err
 		}
 		if same {
-			p.same++
 			p.next[it.path] = it.record()
 			continue
 		}
@@ -156,7 +178,7 @@ func makePlan(root *os.Root, items []item, there present, remove bool) (*plan, e
 			p.next[name] = was
 		}
 	}
-	p.after = removals(there.old, gone, above)
+	p.after, p.gone = removals(there.old, gone, above), len(gone)+len(inWay)
 	return p, nil
 }
 
@@ -192,6 +214,7 @@ func (it *item) sameAs(root *os.Root, there present) (bool, error) {
 		it.hash = hashOf(it.target)
 		return kind == 'l' && was.kind == kindLink && was.hash == it.hash, nil
 	}
+	it.hash = ""
 	if kind != 'f' && kind != 'x' {
 		return false, nil
 	}

@@ -10,7 +10,9 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -21,16 +23,22 @@ const DefaultPushLimit = 2 << 30
 type PushOptions struct {
 	// Delete removes from the machine what an earlier push put there, is no longer here, and has not been changed there.
 	Delete bool
-	DryRun bool // compare only: the summary tells what would be sent
+	// MaxDelete is how many files Delete may remove; more is [ErrMassDeletion]. 0 is half of what earlier pushes put there,
+	// or 10 where that is less; negative is no limit.
+	MaxDelete int
+	DryRun    bool // compare only: the summary tells what would be sent
 	// Exclude are absolute paths of files and directories that are never sent, under whatever name they are met below
 	// src. What is not there is no error. A src inside one of them is the caller's to refuse.
 	Exclude []string
 	// MaxBytes is how much may have to be sent, before compression. 0 is DefaultPushLimit; negative is no limit.
 	MaxBytes int64
-	// Progress is called after each file that went out, by one goroutine, with sums that begin again at 0 when a broken
-	// connection makes the push start over.
+	// Progress is called after each file that went out and after each part of a large one, by one goroutine at a time,
+	// with sums over all of this push. What is sent again after a break counts again.
 	Progress func(files int, bytes int64)
 }
+
+// freeDeletions is how many files a push with Delete may remove however few there are.
+const freeDeletions = 10
 
 // PushSummary is what a push did.
 type PushSummary struct {
@@ -45,10 +53,11 @@ type PushSummary struct {
 // Push makes dst on the machine (absolute, or relative to the home directory) have what src has, sending only what
 // differs by sha256, or in being executable. In a git work tree the files are those that git tracks or does not
 // ignore, otherwise all but .git and what the .gitignore files in src and below it name; what .gpuleaseignore in src names is left out of both. Files keep mode and time.
-// Links that lead out of src, devices, pipes and sockets are skipped. The machine needs tar, gzip and sha256sum.
+// Links that lead out of src, devices, pipes and sockets are skipped. The machine needs tar and sha256sum; with zstd,
+// flock and GNU dd it goes faster.
 //
-// Each file appears by rename, whole or not at all; the push as a whole is not atomic. When it breaks off, the next
-// one sends what is missing. Nothing outside dst is written, deleted or written through a link in dst. What is in
+// Each file appears by rename, whole or not at all; the push as a whole is not atomic. When it breaks off, by ctx or by
+// the connection, the next one sends what is missing: files, and parts of large ones. Nothing outside dst is written, deleted or written through a link in dst. What is in
 // dst and did not come by a push is overwritten by a file of the same name, and otherwise left alone; a directory in
 // the place of a file or the reverse is [ErrConflict]. Two pushes to one dst at once may undo each other's work.
 func (p *Pool) Push(ctx context.Context, t Target, src, dst string, o PushOptions) (PushSummary, error) {
@@ -93,7 +102,8 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 			}
 		}
 	})
-	job.sum.Skipped = append(skipped, job.sum.Skipped...)
+	job.sum.Files -= len(job.skipped)
+	job.sum.Skipped = append(skipped, job.skipped...)
 	return job.sum, err
 }
 
@@ -104,11 +114,28 @@ type pushing struct {
 	dst     string
 	options PushOptions
 	items   []item
+
+	mu      sync.Mutex // of what follows: several streams go at once
 	sum     PushSummary
+	skipped []Skipped
+	files   int // that went out in all attempts, and their bytes
+	bytes   int64
+}
+
+// went takes down what was sent.
+func (j *pushing) went(files int, bytes int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.files += files
+	j.bytes += bytes
+	if j.options.Progress != nil {
+		j.options.Progress(j.files, j.bytes)
+	}
 }
 
 func (j *pushing) attempt(n *conn) error {
-	j.sum = PushSummary{Files: len(j.items)}
+	j.skipped = nil
+	j.sum.Files, j.sum.Bytes = len(j.items), 0
 	for _, it := range j.items {
 		j.sum.Bytes += it.size
 	}
@@ -125,13 +152,16 @@ func (j *pushing) attempt(n *conn) error {
 		limit = DefaultPushLimit
 	}
 	if limit > 0 && plan.size > limit {
-		return fmt.Errorf("%w: %d bytes to send, at most %d", ErrTooLarge, plan.size, limit)
+		return tooMuch(plan, limit)
+	}
+	if err := plan.guard(j.options.MaxDelete); err != nil {
+		return err
 	}
 	if j.options.DryRun || plan.idle() {
 		j.sum.Sent, j.sum.SentBytes, j.sum.Deleted = len(plan.send), plan.size, len(plan.after)
 		return nil
 	}
-	return j.apply(n, plan)
+	return j.apply(n, plan, there)
 }
 
 // probe asks what the machine has of the items.
@@ -157,40 +187,16 @@ func (j *pushing) probe(n *conn) (present, error) {
 	return parsePresent(r, paths)
 }
 
-// apply sends the plan. The archive is written while it is sent.
-func (j *pushing) apply(n *conn, plan *plan) error {
-	pack := &packing{plan: plan, root: j.root, progress: j.options.Progress}
-	read, write := io.Pipe()
-	packed := make(chan error, 1)
-	go func() {
-		err := pack.write(write)
-		_ = write.CloseWithError(err)
-		packed <- err
-	}()
-	r, err := n.call(j.ctx, request{
-		script: filesScript,
-		args:   []string{"apply", j.dst},
-		stdin:  func() io.Reader { return read },
-	})
-	_ = read.CloseWithError(errNotTaken) // the machine may have stopped reading; the packing must end before this returns
-	packErr := <-packed
-	if packErr != nil && !errors.Is(packErr, errNotTaken) {
-		return packErr
+// tooMuch names what takes the most room, so that it can be left out.
+func tooMuch(p *plan, limit int64) error {
+	items := slices.Clone(p.send)
+	slices.SortFunc(items, func(a, b *item) int { return int(max(-1, min(1, b.size-a.size))) })
+	var biggest []string
+	for _, it := range items[:min(len(items), 3)] {
+		biggest = append(biggest, fmt.Sprintf("%s (%d bytes)", printable([]byte(it.path)), it.size))
 	}
-	if err != nil {
-		return err
-	}
-	removed, err := r.numbers("removed", 1)
-	if err != nil {
-		return err
-	}
-	j.sum.Sent, j.sum.SentBytes, j.sum.Skipped = pack.files, pack.bytes, pack.skipped
-	j.sum.Deleted = int(removed[0])
-	j.sum.Files -= len(pack.skipped)
-	return nil
+	return fmt.Errorf("%w: %d bytes to send, at most %d; the largest: %s", ErrTooLarge, p.size, limit, strings.Join(biggest, ", "))
 }
-
-var errNotTaken = errors.New("archive no longer wanted")
 
 // cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.
 func cleanRemote(dir string) (string, error) {

@@ -60,6 +60,7 @@ type request struct {
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
 	data   int64            // most bytes of raw data in the reply
+	bulk   bool             // it carries files, see conn.bulk
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
 }
 
@@ -111,7 +112,7 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		}
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
 		status, err := n.exec(ctx, execution{
-			command: r.script.command(r.args), stdin: in, stdout: out, stderr: errs,
+			command: r.script.command(r.args), stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
 		})
 		if err != nil {
 			return reply{}, err
@@ -197,6 +198,8 @@ func (r reply) failure() error {
 		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
+	case "moving":
+		kind = errMoving
 	}
 	return fmt.Errorf("%w: %s", kind, printable([]byte(text)))
 }

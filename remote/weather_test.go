@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,8 +58,8 @@ func TestFetchLargeFiles(t *testing.T) {
 	onBoth(t, func(t *testing.T, target remote.Target, home string, _ *proxy) {
 		p, ctx, dst := newPool(t, remote.Config{}), testContext(t), t.TempDir()
 		want := map[string]string{
-			"big/noise":      string(noise(70_000_001)),
-			"big/text\nline": strings.Repeat("compresses well\n", 2_000_000),
+			"big/noise":      string(noise(35_000_001)),
+			"big/text\nline": strings.Repeat("compresses well\n", 1_200_000),
 			"big/edge":       string(noise(16 << 20)),
 			"small":          "small",
 		}
@@ -86,7 +87,7 @@ func TestFetchLargeFiles(t *testing.T) {
 
 		// The same size and the old time: only the content tells.
 		data := []byte(want["big/noise"])
-		data[50_000_000] ^= 1
+		data[20_000_000] ^= 1
 		write(t, filepath.Join(home, "big/noise"), string(data))
 		require.NoError(t, os.Chtimes(filepath.Join(home, "big/noise"), when, when))
 		sum, err = p.Fetch(ctx, target, []string{"big", "small"}, dst, remote.FetchOptions{})
@@ -202,4 +203,197 @@ func TestLongOutage(t *testing.T) {
 			require.Len(t, got, len(want))
 		}
 	})
+}
+
+func TestPushLargeFiles(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, target remote.Target, home string, weather *proxy) {
+		p, ctx, src, dst := newPool(t, remote.Config{}), testContext(t), t.TempDir(), filepath.Join(home, "dst")
+		want := map[string]string{
+			"big/noise":      string(noise(35_000_001)),
+			"big/text\nline": strings.Repeat("compresses well\n", 1_200_000),
+			"edge":           string(noise(16 << 20)),
+			"small":          "small",
+		}
+		for name, text := range want {
+			write(t, filepath.Join(src, name), text)
+		}
+		require.NoError(t, os.Chmod(filepath.Join(src, "big/noise"), 0o750))
+		when := time.Unix(1_700_000_000, 0)
+		require.NoError(t, os.Chtimes(filepath.Join(src, "big/noise"), when, when))
+		files, bytes := 0, int64(0)
+		sum, err := p.Push(ctx, target, src, "dst", remote.PushOptions{Progress: func(f int, b int64) { files, bytes = f, b }})
+		require.NoError(t, err)
+		require.Equal(t, 4, sum.Sent)
+		require.Equal(t, sum.Bytes, sum.SentBytes)
+		require.Equal(t, 4, files)
+		require.Equal(t, sum.Bytes, bytes)
+		require.Less(t, weather.passed.Load(), int64(60_000_000), "text is compressed")
+		got := contents(t, dst)
+		require.Len(t, got, len(want), "nothing of the parts is left")
+		for name, text := range want {
+			require.True(t, got[name] == text, name)
+		}
+		info, err := os.Stat(filepath.Join(dst, "big/noise"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o750), info.Mode())
+		require.True(t, info.ModTime().Equal(when))
+		sum, err = p.Push(ctx, target, src, "dst", remote.PushOptions{})
+		require.NoError(t, err)
+		require.Zero(t, sum.Sent)
+
+		// Into the place of a link, and not through it; and not into the place of a directory.
+		outside := filepath.Join(home, "outside")
+		write(t, outside, "old")
+		require.NoError(t, os.Remove(filepath.Join(dst, "edge")))
+		require.NoError(t, os.Symlink(outside, filepath.Join(dst, "edge")))
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{})
+		require.NoError(t, err)
+		require.True(t, contents(t, dst)["edge"] == want["edge"])
+		require.Equal(t, "old", contents(t, home)["outside"])
+		require.NoError(t, os.RemoveAll(filepath.Join(dst, "big")))
+		require.NoError(t, os.Mkdir(filepath.Join(home, "elsewhere"), 0o755))
+		require.NoError(t, os.Symlink(filepath.Join(home, "elsewhere"), filepath.Join(dst, "big")))
+		write(t, filepath.Join(src, "big/noise"), string(noise(17<<20)))
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{})
+		require.ErrorIs(t, err, remote.ErrConflict)
+		require.Empty(t, contents(t, filepath.Join(home, "elsewhere")))
+	})
+}
+
+// A push that is given up in the middle goes on where it was, with other files and with parts of a large one.
+func TestPushGoesOn(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, target remote.Target, home string, weather *proxy) {
+		p, src, dst := newPool(t, remote.Config{}), t.TempDir(), filepath.Join(home, "dst")
+		want := map[string]string{"large": string(noise(60_000_000))}
+		for i := range 40 {
+			want[fmt.Sprintf("d%d/e%d/f", i%3, i)] = string(noise(500_000 + i))
+		}
+		for name, text := range want {
+			write(t, filepath.Join(src, name), text)
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		weather.rate.Store(100_000_000)
+		sum, err := p.Push(ctx, target, src, "dst", remote.PushOptions{Progress: func(_ int, bytes int64) {
+			if bytes > 60_000_000 {
+				cancel()
+			}
+		}})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 40, sum.Sent, "these are in their place")
+		weather.rate.Store(0)
+		require.NoFileExists(t, filepath.Join(dst, "large"))
+		before := weather.passed.Load()
+		sum, err = p.Push(testContext(t), target, src, "dst", remote.PushOptions{})
+		require.NoError(t, err)
+		require.Equal(t, 1, sum.Sent)
+		require.Less(t, weather.passed.Load()-before, int64(50_000_000), "some parts were there already")
+		got := contents(t, dst)
+		require.Len(t, got, len(want))
+		for name, text := range want {
+			require.True(t, got[name] == text, name)
+		}
+	})
+}
+
+// A part that was spoilt on the machine does not get into the file.
+func TestPushOfASpoiltPart(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p, src := newPool(t, remote.Config{}), t.TempDir()
+	data := string(noise(40_000_000))
+	write(t, filepath.Join(src, "large"), data)
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	_, err := p.Push(ctx, h.Target, src, "dst", remote.PushOptions{Progress: func(_ int, bytes int64) {
+		if bytes > 30_000_000 {
+			cancel()
+		}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	var spoilt string
+	require.Eventually(t, func() bool {
+		done, _ := filepath.Glob(filepath.Join(h.home, "dst/.gpulease-stage.large-*/done/*"))
+		if len(done) > 0 {
+			spoilt = done[0]
+		}
+		return spoilt != ""
+	}, 10*time.Second, time.Millisecond)
+	stage := filepath.Dir(filepath.Dir(spoilt))
+	f, err := os.OpenFile(filepath.Join(stage, "data"), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	var number int64
+	_, err = fmt.Sscan(filepath.Base(spoilt), &number)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte("spoilt"), number*8<<20)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, err = p.Push(testContext(t), h.Target, src, "dst", remote.PushOptions{})
+	require.NoError(t, err)
+	require.True(t, contents(t, filepath.Join(h.home, "dst"))["large"] == data)
+}
+
+func TestPushGuardsAgainstMassDeletion(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, target remote.Target, home string, _ *proxy) {
+		p, ctx, src, dst := newPool(t, remote.Config{}), testContext(t), t.TempDir(), filepath.Join(home, "dst")
+		for i := range 40 {
+			write(t, filepath.Join(src, fmt.Sprintf("d%d/f%d", i%4, i)), fmt.Sprint(i))
+		}
+		_, err := p.Push(ctx, target, src, "dst", remote.PushOptions{})
+		require.NoError(t, err)
+		for i := range 3 {
+			require.NoError(t, os.RemoveAll(filepath.Join(src, fmt.Sprintf("d%d", i))))
+		}
+		write(t, filepath.Join(src, "new"), "new")
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{Delete: true})
+		require.ErrorIs(t, err, remote.ErrMassDeletion)
+		require.ErrorContains(t, err, "30 of the 40 files that earlier pushes put there are no longer here, and at most 20 may be deleted at once")
+		require.Len(t, contents(t, dst), 40, "nothing was sent or deleted")
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{Delete: true, MaxDelete: 29})
+		require.ErrorIs(t, err, remote.ErrMassDeletion)
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{Delete: true, DryRun: true})
+		require.ErrorIs(t, err, remote.ErrMassDeletion, "a dry run says the same")
+		sum, err := p.Push(ctx, target, src, "dst", remote.PushOptions{Delete: true, MaxDelete: 30})
+		require.NoError(t, err)
+		require.Equal(t, 30, sum.Deleted)
+		require.Len(t, contents(t, dst), 11)
+		require.NoError(t, os.RemoveAll(filepath.Join(src, "d3")))
+		_, err = p.Push(ctx, target, src, "dst", remote.PushOptions{Delete: true})
+		require.NoError(t, err, "ten are always allowed")
+	})
+}
+
+// An old machine: no zstd, no flock, and a dd that knows no offsets.
+func TestTransfersWithoutNewTools(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("busybox"); err != nil {
+		shells(t)
+		t.Skip("no busybox here")
+	}
+	h := startHostWith(t, "busybox")
+	_ = os.Remove(filepath.Join(h.bin, "flock"))
+	require.NoError(t, os.Remove(filepath.Join(h.bin, "dd")))
+	h.shim(t, "dd", "#!/bin/sh\nexit 1\n")
+	p, ctx, src, dst := newPool(t, remote.Config{}), testContext(t), t.TempDir(), t.TempDir()
+	want := map[string]string{"large": string(noise(20_000_000)), "text": strings.Repeat("text\n", 2_000_000)}
+	for i := range 30 {
+		want[fmt.Sprintf("d%d/f%d", i%3, i)] = string(noise(400_000 + i))
+	}
+	for name, text := range want {
+		write(t, filepath.Join(src, name), text)
+	}
+	_, err := p.Push(ctx, h.Target, src, "dst", remote.PushOptions{})
+	require.NoError(t, err)
+	_, err = p.Fetch(ctx, h.Target, []string{"dst"}, dst, remote.FetchOptions{})
+	require.NoError(t, err)
+	for _, dir := range []string{filepath.Join(h.home, "dst"), filepath.Join(dst, "dst")} {
+		got := contents(t, dir)
+		require.Len(t, got, len(want))
+		for name, text := range want {
+			require.True(t, got[name] == text, name)
+		}
+	}
 }

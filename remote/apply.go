@@ -1,0 +1,133 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+const (
+	// oneArchive is how much goes in a single archive: less would not be worth another round trip.
+	oneArchive = 4 << 20
+	// mostArchive bounds what has to be sent again when the connection breaks.
+	mostArchive = 32 << 20
+)
+
+// apply sends the plan: all in one archive if it is small, else in several, of which some are under way at once, and
+// large files in parts. What has been put in its place stays, whatever breaks then.
+func (j *pushing) apply(n *conn, p *plan, there present) error {
+	small, big := p.send, []*item(nil)
+	if there.ranged {
+		small, big = nil, nil
+		for _, it := range p.send {
+			if it.kind == kindFile && it.size >= large {
+				big = append(big, it)
+			} else {
+				small = append(small, it)
+			}
+		}
+	}
+	batches := j.batches(small)
+	if len(batches) == 1 && len(big) == 0 {
+		return j.send(j.ctx, n, &packing{push: j, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
+			{"before", nulList(p.before)}, {"after", nulList(p.after)},
+		}})
+	}
+	var all []*packing
+	if first := (&packing{push: j, plan: p, how: there.how, both: true, members: []member{{"before", nulList(p.before)}}}); len(p.before) > 0 {
+		if err := j.send(j.ctx, n, first); err != nil {
+			return err
+		}
+	}
+	var tasks []func(context.Context) error
+	for i, items := range batches {
+		batch := &packing{push: j, plan: p, items: items, how: there.how, both: i == 0 && len(p.before) == 0}
+		all = append(all, batch)
+		tasks = append(tasks, func(ctx context.Context) error { return j.send(ctx, n, batch) })
+	}
+	if !there.many {
+		for _, task := range tasks {
+			if err := task(j.ctx); err != nil {
+				return err
+			}
+		}
+	} else if err := together(j.ctx, tasks...); err != nil {
+		return err
+	}
+	for _, it := range big {
+		batch := &packing{push: j, plan: p, next: manifest{}}
+		if err := j.sendLarge(j.ctx, n, batch, it, there.how); err != nil {
+			return err
+		}
+		all = append(all, batch)
+	}
+	return j.send(j.ctx, n, &packing{push: j, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}})
+}
+
+// batches divides items into archives.
+func (j *pushing) batches(items []*item) [][]*item {
+	var total int64
+	for _, it := range items {
+		total += it.size + 512
+	}
+	if total <= oneArchive {
+		return [][]*item{items}
+	}
+	each := min(max(total/bulkStreams, enough), mostArchive)
+	var all [][]*item
+	var size int64
+	start := 0
+	for i, it := range items {
+		if size += it.size + 512; size >= each || i == len(items)-1 {
+			all = append(all, items[start:i+1])
+			start, size = i+1, 0
+		}
+	}
+	return all
+}
+
+// send sends one archive, which is written while it is sent.
+func (j *pushing) send(ctx context.Context, n *conn, pack *packing) error {
+	pack.how = pack.worthwhile()
+	r, err := n.feed(ctx, []string{"apply", j.dst, pack.how}, pack.write)
+	if err != nil {
+		return err
+	}
+	removed, err := r.numbers("removed", 1)
+	if err != nil {
+		return err
+	}
+	j.placed(pack, int(removed[0]))
+	return nil
+}
+
+// placed takes down what is in its place on the machine now.
+func (j *pushing) placed(pack *packing, removed int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.sum.Sent += pack.files
+	j.sum.SentBytes += pack.bytes
+	j.sum.Deleted += removed
+	j.skipped = append(j.skipped, pack.skipped...)
+}
+
+// feed runs a verb of files.sh with what write writes as its input. Write has ended when feed returns.
+func (n *conn) feed(ctx context.Context, args []string, write func(io.Writer) error) (reply, error) {
+	read, to := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := write(to)
+		_ = to.CloseWithError(err)
+		written <- err
+	}()
+	r, err := n.call(ctx, request{
+		script: filesScript, args: args, stdin: func() io.Reader { return read }, bulk: true,
+	})
+	_ = read.CloseWithError(errNotTaken) // the machine may have stopped reading
+	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errNotTaken) {
+		return r, writeErr
+	}
+	return r, err
+}
+
+var errNotTaken = errors.New("no longer wanted")

@@ -1,0 +1,138 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+)
+
+// sendLarge sends one file in parts over several channels. The machine keeps the parts until it has all and their hash
+// is right; only then is the file put in its place.
+func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *item, how string) error {
+	f, err := batch.open(it)
+	if err != nil {
+		batch.skipped = append(batch.skipped, Skipped{it.path, reasonOf(err)})
+		j.placed(batch, 0)
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	it.size, it.mtime = info.Size(), info.ModTime()
+	sample := make([]byte, min(sampleSize, it.size))
+	if _, err := f.ReadAt(sample, 0); err != nil {
+		return fmt.Errorf("send %s: %w", it.path, err)
+	}
+	how = worthwhile(how, sample)
+	key := hashOf(fmt.Sprintf("%s %d %d", it.path, it.size, it.mtime.UnixNano()))[:16]
+	todo, err := j.partsToSend(ctx, n, key, it.size)
+	if err != nil {
+		return err
+	}
+	tasks := []func(context.Context) error{func(ctx context.Context) error { return it.hashWhole(ctx, f) }}
+	for first := range min(bulkStreams, len(todo)) {
+		tasks = append(tasks, func(ctx context.Context) error {
+			return j.sendParts(ctx, n, f, it.size, key, how, everyFrom(todo, first))
+		})
+	}
+	if err := together(ctx, tasks...); err != nil {
+		return fmt.Errorf("send %s: %w", it.path, err)
+	}
+	_, err = n.call(ctx, request{script: filesScript, args: []string{
+		"join", j.dst, key, "./" + it.path, strconv.FormatInt(it.size, 10), strconv.FormatUint(uint64(it.mode|0o600), 8),
+		fmt.Sprintf("%d.%09d", it.mtime.Unix(), it.mtime.Nanosecond()), it.hash,
+	}})
+	if err != nil {
+		return err
+	}
+	batch.files, batch.bytes = 1, it.size
+	batch.next[it.path] = it.record()
+	j.went(1, 0)
+	j.placed(batch, 0)
+	return nil
+}
+
+// partsToSend are those that the machine does not have from an earlier push of the same file.
+func (j *pushing) partsToSend(ctx context.Context, n *conn, key string, size int64) ([]int, error) {
+	r, err := n.call(ctx, request{script: filesScript, args: []string{"parts", j.dst, key}})
+	if err != nil {
+		return nil, err
+	}
+	done := map[string]bool{}
+	for _, f := range r.fields {
+		if f.key == "done" {
+			done[f.value] = true
+		}
+	}
+	var todo []int
+	for i := range partCount(size) {
+		if !done[strconv.Itoa(i)] {
+			todo = append(todo, i)
+		}
+	}
+	return todo, nil
+}
+
+func (j *pushing) sendParts(ctx context.Context, n *conn, f *os.File, size int64, key, how string, mine []int) error {
+	r, err := n.feed(ctx, []string{"part", j.dst, key, how}, func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 256<<10)
+		z, err := compress(how, buffered)
+		if err != nil {
+			return err
+		}
+		buffer := make([]byte, 256<<10)
+		for _, i := range mine {
+			at, length := int64(i)*partSize, partLength(size, i)
+			if _, err := fmt.Fprintf(z, "%d %d %d\n", i, at, length); err != nil {
+				return err
+			}
+			part := onlyReader{io.NewSectionReader(f, at, length)}
+			switch sent, err := io.CopyBuffer(z, part, buffer); {
+			case err != nil:
+				return err
+			case sent < length:
+				return errors.New("file got shorter while it was read")
+			}
+			j.went(0, length)
+		}
+		if err := z.Close(); err != nil {
+			return err
+		}
+		return buffered.Flush()
+	})
+	if err == nil && r.get("whole") != "yes" {
+		return fmt.Errorf("%w: parts of a file were not taken", ErrMachine)
+	}
+	return err
+}
+
+// hashWhole reads the file once more, while it is sent: it comes from memory.
+func (it *item) hashWhole(ctx context.Context, f *os.File) error {
+	if it.hash != "" {
+		return nil // compared a moment ago; if it has changed since, the machine finds another hash
+	}
+	sum := sha256.New()
+	buffer := make([]byte, 1<<20)
+	whole := io.NewSectionReader(f, 0, it.size)
+	for {
+		count, err := whole.Read(buffer)
+		sum.Write(buffer[:count])
+		switch {
+		case err == io.EOF:
+			it.hash = hex.EncodeToString(sum.Sum(nil))
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+}
