@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 )
 
 // KeyPair is an ed25519 key pair, for a client or a host. Printing it shows only the public half.
@@ -65,8 +64,3 @@ func (k KeyPair) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalJSON is the public half as a string: the private one must not leave by accident.
 func (k KeyPair) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", k.String()), nil }
-
-// KnownHosts is the known_hosts line, without a newline, for key at addr (host:port).
-func KnownHosts(addr string, key ssh.PublicKey) string {
-	return knownhosts.Line([]string{knownhosts.Normalize(addr)}, key)
-}

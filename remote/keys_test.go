@@ -65,9 +65,3 @@ func TestPrintingShowsNoSecret(t *testing.T) {
 	}
 	require.Equal(t, "ubuntu@1.2.3.4:22 (lease)", target.String())
 }
-
-func TestKnownHosts(t *testing.T) {
-	k := newKey(t)
-	require.Equal(t, "1.2.3.4 "+k.AuthorizedKey, remote.KnownHosts("1.2.3.4:22", k.Public))
-	require.Equal(t, "[1.2.3.4]:2222 "+k.AuthorizedKey, remote.KnownHosts("1.2.3.4:2222", k.Public))
-}
