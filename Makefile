@@ -58,3 +58,7 @@ bench: ## run the benchmarks
 .PHONY: tokens
 tokens: build ## time from process start to tools/list, and its size in tokens
 	$(GO) run ./bench/toolslist -bin $(BIN)
+
+.PHONY: bench-transfer
+bench-transfer: ## measure commands and transfers against ssh, scp and rsync (needs openssh and rsync); FLAGS="-size 500"
+	CGO_ENABLED=0 $(GO) run ./bench/transfer $(FLAGS)
