@@ -29,19 +29,19 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 	}
 	batches := j.batches(small)
 	if len(batches) == 1 && len(big) == 0 {
-		return j.send(j.ctx, n, &packing{push: j, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
+		return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
 			{"before", nulList(p.before)}, {"after", nulList(p.after)},
 		}})
 	}
 	var all []*packing
-	if first := (&packing{push: j, plan: p, how: there.how, both: true, members: []member{{"before", nulList(p.before)}}}); len(p.before) > 0 {
+	if first := (&packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, both: true, members: []member{{"before", nulList(p.before)}}}); len(p.before) > 0 {
 		if err := j.send(j.ctx, n, first); err != nil {
 			return err
 		}
 	}
 	var tasks []func(context.Context) error
 	for i, items := range batches {
-		batch := &packing{push: j, plan: p, items: items, how: there.how, both: i == 0 && len(p.before) == 0}
+		batch := &packing{push: j, in: folder{root: j.root}, plan: p, items: items, how: there.how, both: i == 0 && len(p.before) == 0}
 		all = append(all, batch)
 		tasks = append(tasks, func(ctx context.Context) error { return j.send(ctx, n, batch) })
 	}
@@ -55,13 +55,13 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 		return err
 	}
 	for _, it := range big {
-		batch := &packing{push: j, plan: p, next: manifest{}}
+		batch := &packing{push: j, in: folder{root: j.root}, plan: p, next: manifest{}}
 		if err := j.sendLarge(j.ctx, n, batch, it, there.how); err != nil {
 			return err
 		}
 		all = append(all, batch)
 	}
-	return j.send(j.ctx, n, &packing{push: j, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}})
+	return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}})
 }
 
 // batches divides items into archives.
@@ -88,6 +88,7 @@ func (j *pushing) batches(items []*item) [][]*item {
 
 // send sends one archive, which is written while it is sent.
 func (j *pushing) send(ctx context.Context, n *conn, pack *packing) error {
+	defer pack.in.close()
 	pack.how = pack.worthwhile()
 	r, err := n.feed(ctx, []string{"apply", j.dst, pack.how}, pack.write)
 	if err != nil {

@@ -32,11 +32,13 @@ func (j *fetching) compare(n *conn, there listing) ([]*remoteFile, error) {
 			return nil, err
 		}
 	}
+	in := &folder{root: j.root}
+	defer in.close()
 	var need []*remoteFile
 	for i := range there.files {
 		f := &there.files[i]
 		if f.hash != "" {
-			if hash, err := hashFile(j.root, f.name); err == nil && hash == f.hash {
+			if hash, err := j.local.of(in, f.name); err == nil && hash == f.hash {
 				j.mu.Lock()
 				old := j.got[f.name]
 				j.got[f.name] = Fetched{Path: f.name, Bytes: f.size, SHA256: hash, Same: old.Path == "" || old.Same}

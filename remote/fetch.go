@@ -90,7 +90,7 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 	if err != nil {
 		return FetchSummary{}, err
 	}
-	job := &fetching{ctx: ctx, base: base, limit: o.MaxBytes, progress: o.Progress, got: map[string]Fetched{}}
+	job := &fetching{ctx: ctx, local: &p.hashes, base: base, limit: o.MaxBytes, progress: o.Progress, got: map[string]Fetched{}}
 	switch {
 	case job.limit == 0:
 		job.limit = DefaultFetchLimit
@@ -133,6 +133,7 @@ type wanted struct{ name, path string }
 // fetching is a fetch under way.
 type fetching struct {
 	ctx      context.Context
+	local    *hashes
 	root     *os.Root
 	base     string
 	limit    int64

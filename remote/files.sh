@@ -3,6 +3,7 @@
 # path starts with "./" or "/", so that no tool takes it for an option.
 #
 #   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
+#   files.sh seen DIR             what stat says of the files that are as the manifest has them, for the next probe
 #   files.sh apply DIR HOW        a compressed tar on stdin: puts each file in place by rename, then deletes
 #   files.sh parts DIR KEY        which parts of a large file have come
 #   files.sh part DIR KEY HOW     lines "number offset count", each followed by so many bytes of that file
@@ -95,6 +96,42 @@ enter() { # goes to the directory; key: the name of its manifest
 	key=$(pwd -P | sumone)
 }
 
+# probestat is what probe does with GNU's tools: what stat says of each path that is there, and the hashes of those files
+# of which it does not say the same as when Push last found them to be as the manifest has them. Of a file that has
+# been changed, or replaced, or had its times set, stat says another change time.
+probestat() {
+	xargs -0 -r stat --printf '%f %i %s %.9Y %.9Z %n\0' <"$work/list" >"$work/types" 2>/dev/null
+	known=$sync/$key.seen
+	[ -f "$known" ] || known=/dev/null
+	sort -z "$work/types" | comm -z -23 - "$known" 2>/dev/null | sed -z -n 's/^8... [0-9]* [0-9]* [0-9.-]* [0-9.-]* //p' >"$work/new"
+	xargs -0 -r sha256sum -z -- <"$work/new" >"$work/sums" 2>/dev/null || xargs -0 -r sh -c '
+		for f; do
+			[ -r "$f" ] || printf "%s\0" "$f"
+		done' sh <"$work/new" >"$work/closed"
+}
+
+# probeletters is the same for any tools: one letter a path, for file, executable, unreadable file, directory, link,
+# other, none; and the hashes of all files, in their order.
+probeletters() {
+	xargs -0 -r sh -c '
+		for f; do
+			t=-
+			if [ -L "$f" ]; then t=l
+			elif [ -d "$f" ]; then t=d
+			elif [ -f "$f" ]; then
+				t=f
+				[ ! -x "$f" ] || t=x
+				[ -r "$f" ] || t=u
+			elif [ -e "$f" ]; then t=o
+			fi
+			printf %s "$t"
+		done' sh <"$work/list" >"$work/types"
+	xargs -0 -r sh -c '
+		for f; do
+			[ ! -L "$f" ] && [ -f "$f" ] && [ -r "$f" ] && printf "%s\0" "$f"
+		done' sh <"$work/list" | sum >"$work/sums"
+}
+
 count() { # bytes of a file
 	wc -c <"$1" | tr -d ' '
 }
@@ -133,40 +170,33 @@ probe)
 	cd "$home" 2>/dev/null
 	[ "$3" = no ] || mkdir -p "$2" 2>/dev/null
 	[ -d "$2" ] || [ "$3" = no ] || fail storage "$2 cannot be made"
-	list=$(mktemp) && trap 'rm -f "$list" "$list.out"' EXIT || fail storage 'no temporary file'
-	cat >"$list" && : >"$list.out" || fail storage 'no temporary file'
+	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+	cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
 	manifest=/dev/null
+	style=letters
 	if [ -d "$2" ]; then
 		enter "$2"
 		[ ! -f "$sync/$key" ] || manifest=$sync/$key
-		# One letter a path: file, executable, unreadable file, directory, link, other, none.
-		xargs -0 -r sh -c '
-			for f; do
-				t=-
-				if [ -L "$f" ]; then t=l
-				elif [ -d "$f" ]; then t=d
-				elif [ -f "$f" ]; then
-					t=f
-					[ ! -x "$f" ] || t=x
-					[ -r "$f" ] || t=u
-				elif [ -e "$f" ]; then t=o
-				fi
-				printf %s "$t"
-			done' sh <"$list" >"$list.out"
+		if comm -z /dev/null /dev/null 2>/dev/null; then
+			style=stat
+			probestat
+		else
+			probeletters
+		fi
 	fi
 	how=none
 	if has zstd; then how=zstd; elif has gzip; then how=gzip; fi
 	many=no
 	! has flock || many=yes
-	printf '\036gpulease\nhow %s\nmany %s\nranged %s\ntypes %s\nmanifest %s\n\n' \
-		"$how" "$many" "$(ranged)" "$(count "$list.out")" "$(count "$manifest")"
-	if [ -s "$list.out" ]; then
-		cat "$list.out" "$manifest"
-		xargs -0 -r sh -c '
-			for f; do
-				[ ! -L "$f" ] && [ -f "$f" ] && [ -r "$f" ] && printf "%s\0" "$f"
-			done' sh <"$list" | sum
-	fi
+	printf '\036gpulease\nhow %s\nmany %s\nranged %s\nstyle %s\nnow %s\n' "$how" "$many" "$(ranged)" "$style" "$(date +%s)"
+	printf 'part %s\n' "$(count "$work/types")" "$(count "$manifest")" "$(count "$work/sums")" "$(count "$work/closed")"
+	echo
+	cat "$work/types" "$manifest" "$work/sums" "$work/closed"
+	;;
+seen)
+	enter "$2"
+	(umask 077 && sort -z >"$sync/$key.seen.$$") 2>/dev/null && mv -f "$sync/$key.seen.$$" "$sync/$key.seen" || fail storage "$sync cannot be written to"
+	printf '\036gpulease\n\n'
 	;;
 apply)
 	enter "$2"

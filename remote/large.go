@@ -15,6 +15,7 @@ import (
 // sendLarge sends one file in parts over several channels. The machine keeps the parts until it has all and their hash
 // is right; only then is the file put in its place.
 func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *item, how string) error {
+	defer batch.in.close()
 	f, err := batch.open(it)
 	if err != nil {
 		batch.skipped = append(batch.skipped, Skipped{it.path, reasonOf(err)})

@@ -74,21 +74,12 @@ func parseListing(r reply, asked int) (listing, error) {
 		return l, err
 	}
 	l.total = total[0]
-	var parts [7][]byte
-	data, next := r.data, 0
-	for _, f := range r.fields {
-		if f.key != "part" || next == len(parts) {
-			continue
-		}
-		size, err := strconv.ParseInt(f.value, 10, 64)
-		if err != nil || size < 0 || size > int64(len(data)) {
-			return l, fmt.Errorf("%w: list part %q", ErrMachine, f.value)
-		}
-		parts[next], data = data[:size], data[size:]
-		next++
+	parts, err := r.parts(7)
+	if err != nil {
+		return l, err
 	}
 	l.kinds = parts[0]
-	if next != len(parts) || len(l.kinds) != asked {
+	if len(l.kinds) != asked {
 		return l, fmt.Errorf("%w: %d answers for %d paths", ErrMachine, len(l.kinds), asked)
 	}
 	if err := l.addFiles(splitList(parts[1]), strings.Fields(string(parts[5])), strings.Fields(string(parts[6]))); err != nil {

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -32,6 +31,7 @@ type packing struct {
 	last    bool     // it carries the manifest of all that there is then
 	earlier []*packing
 
+	in      folder
 	next    manifest // with the hashes of what was really read
 	files   int
 	bytes   int64
@@ -47,6 +47,7 @@ type member struct {
 // write writes the archive to w. Hashes are taken from what goes out, not from an earlier reading.
 func (k *packing) write(w io.Writer) error {
 	buffered := bufio.NewWriterSize(w, 256<<10)
+	defer k.in.close()
 	z, err := compress(k.how, buffered)
 	if err != nil {
 		return err
@@ -145,43 +146,39 @@ func (k *packing) add(archive *tar.Writer, it *item) error {
 		return err
 	}
 	it.size, it.hash = size, hex.EncodeToString(hash.Sum(nil))
+	if size == info.Size() {
+		k.push.local.put(info, it.hash)
+	}
 	k.next[it.path] = it.record()
 	return nil
 }
 
-var errNotFile = errors.New("no longer a regular file")
-
-// open opens what was listed. Something else may have come to its place since: a link, which could lead to any file
-// below the root, or a pipe, whose opening would block.
+// open opens what was listed, if it is still a file.
 func (k *packing) open(it *item) (*os.File, error) {
-	listed, err := k.push.root.Lstat(it.path)
+	dir, base, err := k.in.at(it.path)
+	if err != nil {
+		return nil, err
+	}
+	listed, err := dir.Lstat(base)
 	if err != nil {
 		return nil, err
 	}
 	if !listed.Mode().IsRegular() {
 		return nil, errNotFile
 	}
-	f, err := k.push.root.Open(filepath.FromSlash(it.path))
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !os.SameFile(info, listed) {
-		_ = f.Close()
-		return nil, errNotFile
-	}
-	return f, nil
+	return openListed(dir, base, listed)
 }
 
 // addMembers writes what files.sh reads itself, and at the very end the mark that all has come.
 func (k *packing) addMembers(archive *tar.Writer) error {
 	members := k.members
 	if k.both {
+		// A hash in a manifest is that of what is there, and of this it is not known yet.
 		all := maps.Clone(*k.plan.known)
+		maps.Copy(all, k.plan.next)
 		for _, it := range k.plan.send {
 			all[it.path] = record{kind: it.kind, mode: it.mode}
 		}
-		maps.Copy(all, k.plan.next)
-		maps.Copy(all, k.next)
 		data, err := all.encode()
 		if err != nil {
 			return err

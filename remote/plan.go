@@ -1,70 +1,13 @@
 package remote
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path"
 	"slices"
 	"strings"
 )
-
-// present is what files.sh found on the machine: a letter for each path, and for a readable file its hash.
-type present struct {
-	kinds  map[string]byte
-	hashes map[string]string
-	old    manifest
-	how    string // the best compression that it can undo
-	many   bool   // it can take several archives at once
-	ranged bool   // and parts of a file
-}
-
-// parsePresent reads the reply of "files.sh probe" for these paths.
-func parsePresent(r reply, paths []string) (present, error) {
-	p := present{
-		kinds: map[string]byte{}, hashes: map[string]string{},
-		how: r.get("how"), many: r.get("many") == "yes", ranged: r.get("ranged") == "yes",
-	}
-	types, err := r.numbers("types", 1)
-	if err != nil {
-		return p, err
-	}
-	size, err := r.numbers("manifest", 1)
-	if err != nil {
-		return p, err
-	}
-	data := r.data
-	if types[0] == 0 {
-		p.old = manifest{}
-		return p, nil // no such directory
-	}
-	if types[0] != int64(len(paths)) || types[0]+size[0] > int64(len(data)) {
-		return p, fmt.Errorf("%w: %d answers for %d paths", ErrMachine, types[0], len(paths))
-	}
-	kinds, data := data[:types[0]], data[types[0]:]
-	packed, data := data[:size[0]], data[size[0]:]
-	if p.old, err = decodeManifest(packed); err != nil {
-		return p, err
-	}
-	hashes := strings.Fields(string(data))
-	for i, name := range paths {
-		p.kinds[name] = kinds[i]
-		if kinds[i] != 'f' && kinds[i] != 'x' {
-			continue
-		}
-		if len(hashes) == 0 || len(hashes[0]) != 64 {
-			return p, errMoving
-		}
-		p.hashes[name], hashes = hashes[0], hashes[1:]
-	}
-	if len(hashes) != 0 {
-		return p, errMoving
-	}
-	return p, nil
-}
 
 // errMoving says that files came or went on the machine between two looks at them.
 var errMoving = fmt.Errorf("%w: files changed while they were looked at", ErrMachine)
@@ -115,7 +58,7 @@ func pathsToProbe(items []item) []string {
 
 // makePlan compares the local items with what is on the machine. It reads local files only where the machine has one
 // of that name.
-func makePlan(root *os.Root, items []item, there present, remove bool) (*plan, error) {
+func makePlan(local *hashes, root *os.Root, items []item, there present, remove bool) (*plan, error) {
 	p := &plan{next: manifest{}, known: &there.old}
 	inWay := map[string]bool{}
 	room := func(name string) error {
@@ -138,6 +81,8 @@ func makePlan(root *os.Root, items []item, there present, remove bool) (*plan, e
 		return nil
 	}
 	above := map[string]bool{}
+	in := &folder{root: root}
+	defer in.close()
 	for i := range items {
 		it := &items[i]
 		for dir := path.Dir(it.path); dir != "." && !above[dir]; dir = path.Dir(dir) {
@@ -148,7 +93,7 @@ func makePlan(root *os.Root, items []item, there present, remove bool) (*plan, e
 				}
 			}
 		}
-		same, err := it.sameAs(root, there)
+		same, err := it.sameAs(local, in, there)
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +150,7 @@ func removals(old manifest, names, keep map[string]bool) []string {
 func (it *item) record() record { return record{kind: it.kind, mode: it.mode, hash: it.hash} }
 
 // sameAs reports whether the machine has the item as it is here, and sets its hash if that had to be known.
-func (it *item) sameAs(root *os.Root, there present) (bool, error) {
+func (it *item) sameAs(local *hashes, in *folder, there present) (bool, error) {
 	kind, was := there.kinds[it.path], there.old[it.path]
 	switch it.kind {
 	case kindDir:
@@ -222,28 +167,8 @@ func (it *item) sameAs(root *os.Root, there present) (bool, error) {
 		return false, nil
 	}
 	var err error
-	if it.hash, err = hashFile(root, it.path); err != nil {
+	if it.hash, err = local.of(in, it.path); err != nil {
 		return false, nil // the sending of it will meet the same, and say so
 	}
 	return it.hash == there.hashes[it.path], nil
-}
-
-func hashFile(root *os.Root, name string) (string, error) {
-	info, err := root.Lstat(name)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", errNotFile
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }

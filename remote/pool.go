@@ -52,6 +52,7 @@ type Pool struct {
 	ctx    context.Context // ends at Close; the dials' parent
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+	hashes hashes // of local files
 
 	mu       sync.Mutex
 	closed   bool
@@ -77,7 +78,8 @@ type dialing struct {
 // NewPool makes a pool. It connects to nothing yet.
 func NewPool(c Config) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Pool{config: c.withDefaults(), ctx: ctx, cancel: cancel, entries: map[string]*entry{}}
+	c = c.withDefaults()
+	return &Pool{config: c, ctx: ctx, cancel: cancel, hashes: hashes{now: c.Now}, entries: map[string]*entry{}}
 }
 
 // Forget cuts the connection kept for key and closes its forwards. Calls under way on it end with [ErrConnLost] or dial

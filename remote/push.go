@@ -1,11 +1,9 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -93,7 +91,7 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 			items[i].mode = 0o644
 		}
 	}
-	job := &pushing{ctx: ctx, root: root, dst: dst, options: o, items: items}
+	job := &pushing{ctx: ctx, local: &p.hashes, root: root, dst: dst, options: o, items: items}
 	err = p.with(ctx, t, func(n *conn) error {
 		for tries := 0; ; tries++ {
 			err := job.attempt(n)
@@ -110,6 +108,7 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 // pushing is a push under way. An attempt starts from nothing, so it can be made again.
 type pushing struct {
 	ctx     context.Context
+	local   *hashes
 	root    *os.Root
 	dst     string
 	options PushOptions
@@ -143,7 +142,7 @@ func (j *pushing) attempt(n *conn) error {
 	if err != nil {
 		return err
 	}
-	plan, err := makePlan(j.root, j.items, there, j.options.Delete)
+	plan, err := makePlan(j.local, j.root, j.items, there, j.options.Delete)
 	if err != nil {
 		return err
 	}
@@ -157,34 +156,16 @@ func (j *pushing) attempt(n *conn) error {
 	if err := plan.guard(j.options.MaxDelete); err != nil {
 		return err
 	}
-	if j.options.DryRun || plan.idle() {
+	if j.options.DryRun {
 		j.sum.Sent, j.sum.SentBytes, j.sum.Deleted = len(plan.send), plan.size, len(plan.after)
 		return nil
 	}
-	return j.apply(n, plan, there)
-}
-
-// probe asks what the machine has of the items.
-func (j *pushing) probe(n *conn) (present, error) {
-	paths := pathsToProbe(j.items)
-	var list bytes.Buffer
-	for _, name := range paths {
-		list.WriteString("./" + name + "\x00")
+	if !plan.idle() {
+		if err := j.apply(n, plan, there); err != nil {
+			return err
+		}
 	}
-	mkdir := "yes"
-	if j.options.DryRun {
-		mkdir = "no"
-	}
-	r, err := n.call(j.ctx, request{
-		script: filesScript,
-		args:   []string{"probe", j.dst, mkdir},
-		stdin:  func() io.Reader { return bytes.NewReader(list.Bytes()) },
-		data:   int64(len(paths))*70 + mostManifest,
-	})
-	if err != nil {
-		return present{}, err
-	}
-	return parsePresent(r, paths)
+	return j.remember(n, there)
 }
 
 // tooMuch names what takes the most room, so that it can be left out.

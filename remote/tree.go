@@ -58,8 +58,10 @@ func tree(ctx context.Context, dir string, root *os.Root, exclude []string) ([]i
 	left := leftOut{root: root, exclude: statAll(exclude), known: map[string]bool{}}
 	var items []item
 	var skipped []Skipped
+	in := &folder{root: root}
+	defer in.close()
 	for _, name := range names {
-		info, err := root.Lstat(name)
+		info, err := in.lstat(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // in git's index, and deleted

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"sync/atomic"
 )
 
@@ -36,6 +35,8 @@ func (j *fetching) unpack(how string, r *bufio.Reader, want map[string]bool, roo
 	}
 	defer func() { _ = plain.Close() }()
 	stream := bufio.NewReaderSize(plain, 64<<10)
+	in := &folder{root: j.root}
+	defer in.close()
 	for {
 		if _, err := stream.Peek(1); err == io.EOF {
 			return nil
@@ -52,7 +53,7 @@ func (j *fetching) unpack(how string, r *bufio.Reader, want map[string]bool, roo
 			if err != nil {
 				return streamError(err)
 			}
-			if err := j.entry(h, archive, want, room); err != nil {
+			if err := j.entry(in, h, archive, want, room); err != nil {
 				return err
 			}
 		}
@@ -68,7 +69,7 @@ func streamError(err error) error {
 	return fmt.Errorf("%w: %w", ErrMachine, err)
 }
 
-func (j *fetching) entry(h *tar.Header, content io.Reader, want map[string]bool, room *allowance) error {
+func (j *fetching) entry(in *folder, h *tar.Header, content io.Reader, want map[string]bool, room *allowance) error {
 	name := landing(h.Name)
 	if !want[name] {
 		return nil
@@ -93,7 +94,7 @@ func (j *fetching) entry(h *tar.Header, content io.Reader, want map[string]bool,
 	if err := room.take(h.Size); err != nil {
 		return err
 	}
-	hash, err := j.store(name, h, content)
+	hash, err := j.store(in, name, h, content)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -106,20 +107,20 @@ var partNumber atomic.Int64
 
 // store writes a file beside its place and renames it into it. The owner's permissions are kept, write permission
 // for others is not, nor are setuid and the like.
-func (j *fetching) store(name string, h *tar.Header, content io.Reader) (hash string, err error) {
-	dir := path.Dir(name)
-	if err := j.root.MkdirAll(dir, 0o755); err != nil {
+func (j *fetching) store(in *folder, name string, h *tar.Header, content io.Reader) (hash string, err error) {
+	dir, base, err := in.made(name)
+	if err != nil {
 		return "", err
 	}
-	part := path.Join(dir, fmt.Sprintf(".gpulease-part-%d-%d", os.Getpid(), partNumber.Add(1)))
-	f, err := j.root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	part := fmt.Sprintf(".gpulease-part-%d-%d", os.Getpid(), partNumber.Add(1))
+	f, err := dir.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
-			_ = j.root.Remove(part)
+			_ = dir.Remove(part)
 		}
 	}()
 	sum := sha256.New()
@@ -132,10 +133,10 @@ func (j *fetching) store(name string, h *tar.Header, content io.Reader) (hash st
 	if err := f.Close(); err != nil {
 		return "", err
 	}
-	if err := j.root.Chtimes(part, h.ModTime, h.ModTime); err != nil {
+	if err := dir.Chtimes(part, h.ModTime, h.ModTime); err != nil {
 		return "", err
 	}
-	if err := j.root.Rename(part, name); err != nil {
+	if err := dir.Rename(part, base); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil

@@ -245,16 +245,16 @@ func (b *bench) quickEdits(src, ours, theirs string, push, rsync func() error) e
 	const edits = 10
 	var missed [2]int
 	name := treeName(1)
+	second := time.Now().Truncate(time.Second)
 	for i := range edits {
 		text := fmt.Sprintf("%08d", rand.IntN(1e8))
 		if err := os.WriteFile(filepath.Join(src, name), []byte(text), 0o644); err != nil {
 			return err
 		}
-		if i > 0 { // the first gives the file its size
-			now := time.Now().Truncate(time.Second)
-			if err := os.Chtimes(filepath.Join(src, name), now, now); err != nil {
-				return err
-			}
+		// However long the syncs take, it is an edit within the same second.
+		edited := second.Add(time.Duration(i) * time.Millisecond)
+		if err := os.Chtimes(filepath.Join(src, name), edited, edited); err != nil {
+			return err
 		}
 		for k, sync := range []func() error{push, rsync} {
 			if err := sync(); err != nil {
@@ -304,7 +304,7 @@ func plantTree(dir string, files int) error {
 			return err
 		}
 		var text strings.Builder
-		for text.Len() < 1000+random.IntN(10_000) {
+		for size := 1000 + random.IntN(10_000); text.Len() < size; {
 			fmt.Fprintf(&text, "%s_%d ", words[random.IntN(len(words))], random.IntN(1000))
 		}
 		if err := os.WriteFile(name, []byte(text.String()), 0o644); err != nil {
