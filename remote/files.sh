@@ -93,7 +93,8 @@ ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes o
 enter() { # goes to the directory; key: the name of its manifest
 	cd "$home" 2>/dev/null
 	cd "$1" 2>/dev/null || fail directory "$1"
-	key=$(pwd -P | sumone)
+	key=$(pwd -P | if has sha256sum; then sha256sum; else shasum -a 256; fi)
+	key=${key%% *}
 }
 
 # probestat is what probe does with GNU's tools: what stat says of each path that is there, and the hashes of those files
@@ -133,7 +134,7 @@ probeletters() {
 }
 
 count() { # bytes of a file
-	wc -c <"$1" | tr -d ' '
+	echo $(($(wc -c <"$1")))
 }
 
 inside() { # whether no directory above $1 is a symbolic link
@@ -160,8 +161,22 @@ place() {
 			err=$(mv "$e" "$to" 2>&1) || fail storage "$err"
 		fi
 	done
-	err=$(find "$stage/t/$1" -maxdepth 1 ! -type d -exec sh -c 'd=$1 && shift && exec mv -f "$@" "$d"' sh "./$1/" {} + 2>&1) ||
-		fail storage "$err"
+	set -- "$1" 0
+	for e in "$stage/t/$1"/* "$stage/t/$1"/.[!.]* "$stage/t/$1"/..?*; do
+		[ -d "$e" ] && [ ! -L "$e" ] || [ ! -e "$e" ] && [ ! -L "$e" ] || set -- "$1" "$(($2 + 1))"
+	done
+	[ "$2" -gt 0 ] || return 0
+	to=./$1/
+	if [ "$2" -gt 200 ]; then
+		err=$(find "$stage/t/$1" -maxdepth 1 ! -type d -exec sh -c 'd=$1 && shift && exec mv -f "$@" "$d"' sh "$to" {} + 2>&1) ||
+			fail storage "$err"
+	else
+		set --
+		for e in "$stage/t/$to"* "$stage/t/$to".[!.]* "$stage/t/$to"..?*; do
+			[ -d "$e" ] && [ ! -L "$e" ] || [ ! -e "$e" ] && [ ! -L "$e" ] || set -- "$@" "$e"
+		done
+		err=$(mv -f "$@" "$to" 2>&1) || fail storage "$err"
+	fi
 	[ -z "$err" ] || fail storage "$err"
 }
 
@@ -202,11 +217,10 @@ apply)
 	enter "$2"
 	find . -maxdepth 1 -name '.gpulease-stage.*' -mmin +120 -exec rm -rf {} + 2>/dev/null
 	stage=./.gpulease-stage.$$
-	rm -rf "$stage"
-	mkdir -m 700 "$stage" 2>/dev/null || fail storage "$2 cannot be written to"
+	mkdir -m 700 "$stage" 2>/dev/null || { rm -rf "$stage" && mkdir -m 700 "$stage"; } 2>/dev/null || fail storage "$2 cannot be written to"
 	trap 'rm -rf "$stage"' EXIT
 	err=$(unpressed "$3" 2>/dev/null | tar -xpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
-	(umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
+	[ -d "$sync" ] || (umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
 	alone
 	# Until all is done the manifest names the old and the new: whatever an end in the middle leaves is known as ours.
 	[ ! -f "$stage/both" ] || mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
