@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +22,12 @@ func dial(ctx context.Context, t Target, timeout time.Duration) (*ssh.Client, er
 	}
 	// A deadline in the past is how a blocked read learns that ctx is done.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	pin := &pin{addr: t.Addr, want: t.HostKey}
+	pin := &pin{addr: t.Addr, want: t.HostKey, next: t.NextHostKey}
 	conn, channels, requests, err := ssh.NewClientConn(raw, t.Addr, &ssh.ClientConfig{
 		User:              t.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(t.Signer)},
 		HostKeyCallback:   pin.check,
-		HostKeyAlgorithms: hostKeyAlgorithms(t.HostKey),
+		HostKeyAlgorithms: hostKeyAlgorithms(t.HostKey), // the next is of the same kind
 	})
 	if err != nil {
 		stop()
@@ -51,12 +50,13 @@ func dial(ctx context.Context, t Target, timeout time.Duration) (*ssh.Client, er
 type pin struct {
 	addr     string
 	want     ssh.PublicKey
+	next     ssh.PublicKey // or this, if there is one
 	mismatch *HostKeyError
 	matched  bool
 }
 
 func (p *pin) check(_ string, _ net.Addr, got ssh.PublicKey) error {
-	if !bytes.Equal(got.Marshal(), p.want.Marshal()) {
+	if !sameKey(got, p.want) && !sameKey(got, p.next) {
 		p.mismatch = &HostKeyError{Addr: p.addr, Want: ssh.FingerprintSHA256(p.want), Got: ssh.FingerprintSHA256(got)}
 		return p.mismatch
 	}

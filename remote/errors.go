@@ -30,6 +30,8 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrMassDeletion says that a push would delete more than its guard lets pass. Nothing was sent or deleted.
 	ErrMassDeletion = errors.New("too many deletions")
+	// ErrUnsupported says that this machine is not made for what was asked. Nothing was changed.
+	ErrUnsupported = errors.New("not possible on this machine")
 	// ErrClosed says that the pool has been closed.
 	ErrClosed = errors.New("pool closed")
 	// ErrMachine says that the machine's answer made no sense.

@@ -32,6 +32,7 @@ type host struct {
 	sshd   string
 	config string // sshd's
 	mark   string // in the environment of everything on it
+	pid    int    // of its sshd
 }
 
 // startHost starts the real sshd. Everything that runs under it carries a mark in its environment, by which the
@@ -110,7 +111,7 @@ func makeHost(t testing.TB, shell string, extra ...string) *host {
 		}
 	}
 	hostKey, clientKey := newKey(t), newKey(t)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "host_key"), hostKey.PrivatePEM, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "ssh_host_ed25519_key"), hostKey.PrivatePEM, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "authorized"), []byte(clientKey.AuthorizedKey+"\n"), 0o600))
 	_ = os.Mkdir("/run/sshd", 0o755) // root's sshd wants it for its privilege separation
 	me, err := user.Current()
@@ -118,7 +119,7 @@ func makeHost(t testing.TB, shell string, extra ...string) *host {
 	addr := freeAddr(t)
 	lines := append([]string{
 		"ListenAddress " + addr,
-		"HostKey " + filepath.Join(dir, "host_key"),
+		"HostKey " + filepath.Join(dir, "ssh_host_ed25519_key"),
 		"AuthorizedKeysFile " + filepath.Join(dir, "authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "PasswordAuthentication no", "LogLevel ERROR",
 		fmt.Sprintf("SetEnv HOME=%s %s PATH=%s", h.home, h.mark, path),
@@ -136,6 +137,7 @@ func (h *host) serve(t testing.TB, server *exec.Cmd) {
 	var log bytes.Buffer
 	server.Stderr = &log
 	require.NoError(t, server.Start())
+	h.pid = server.Process.Pid
 	t.Cleanup(func() {
 		_ = server.Process.Kill()
 		_ = server.Wait()

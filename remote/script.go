@@ -200,6 +200,8 @@ func (r reply) failure() error {
 		kind = ErrStorage
 	case "moving":
 		kind = errMoving
+	case "unsupported":
+		kind = ErrUnsupported
 	}
 	return fmt.Errorf("%w: %s", kind, printable([]byte(text)))
 }

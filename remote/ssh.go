@@ -8,9 +8,15 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// KnownHosts is the known_hosts file for t: a line with its address and pinned host key. It ends in a newline.
+// KnownHosts is the known_hosts file for t: a line with its address and pinned host key, and one more while that is
+// being rotated. It ends in a newline.
 func KnownHosts(t Target) string {
-	return knownhosts.Line([]string{knownhosts.Normalize(t.Addr)}, t.HostKey) + "\n"
+	addr := []string{knownhosts.Normalize(t.Addr)}
+	text := knownhosts.Line(addr, t.HostKey) + "\n"
+	if t.NextHostKey != nil {
+		text += knownhosts.Line(addr, t.NextHostKey) + "\n"
+	}
+	return text
 }
 
 // SSHConfig is an ssh_config entry, ending in a newline, by which "ssh alias" reaches t with the key in keyPath and

@@ -15,6 +15,8 @@ type Target struct {
 	User    string        // login name
 	Signer  ssh.Signer    // our key
 	HostKey ssh.PublicKey // the pinned host key
+	// NextHostKey is right too, if it is set: a rotation of the key has begun, and it is not known to have ended.
+	NextHostKey ssh.PublicKey
 }
 
 func (t Target) String() string { return fmt.Sprintf("%s@%s (%s)", t.User, t.Addr, t.Key) }
@@ -42,6 +44,13 @@ func (t Target) validate() error {
 // same reports whether a connection made for t serves o too.
 func (t Target) same(o Target) bool {
 	return t.Addr == o.Addr && t.User == o.User &&
-		bytes.Equal(t.HostKey.Marshal(), o.HostKey.Marshal()) &&
+		sameKey(t.HostKey, o.HostKey) && sameKey(t.NextHostKey, o.NextHostKey) &&
 		bytes.Equal(t.Signer.PublicKey().Marshal(), o.Signer.PublicKey().Marshal())
+}
+
+func sameKey(a, b ssh.PublicKey) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return bytes.Equal(a.Marshal(), b.Marshal())
 }
