@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// mostMatches is how many paths one pattern may stand for.
-const mostMatches = 100_000
+// mostGlobMatches is how many paths one pattern may stand for.
+const mostGlobMatches = 100_000
 
 // glob is a pattern for paths of the machine.
 type glob struct {
@@ -106,8 +106,8 @@ func (j *fetching) expand(n *conn) ([]wanted, error) {
 		if !validName(below) || !g.matches.MatchString(widen(below)) {
 			continue
 		}
-		if count[at]++; count[at] > mostMatches {
-			return nil, fmt.Errorf("%w: pattern %q has over %d matches", ErrTooLarge, g.name, mostMatches)
+		if count[at]++; count[at] > mostGlobMatches {
+			return nil, fmt.Errorf("%w: pattern %q has over %d matches", ErrTooLarge, g.name, mostGlobMatches)
 		}
 		full := strings.TrimSuffix(g.dir, "/") + "/" + below
 		if entry[0] == 'l' {
