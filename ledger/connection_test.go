@@ -129,7 +129,7 @@ func TestAServerThatFallsSilent(t *testing.T) {
 			return err
 		},
 		"a first contact": func(_ *ledger.DB, ctx context.Context) error {
-			_, err := ledger.Open(ctx, address, ledger.Options{BusyTimeout: time.Second})
+			_, err := ledger.Open(ctx, address, ledger.Options{BusyTimeout: 2 * time.Second})
 			return err
 		},
 		"the lead": func(db *ledger.DB, _ context.Context) error {
@@ -147,7 +147,7 @@ func TestAServerThatFallsSilent(t *testing.T) {
 			p.set(silent)
 			began := time.Now()
 			require.ErrorIs(t, do(db, t.Context()), ledger.ErrAway)
-			require.Less(t, time.Since(began), 5*time.Second)
+			require.Less(t, time.Since(began), 10*time.Second)
 			p.set(passing)
 			require.Eventually(t, func() bool { return db.Beat(t.Context(), "server 1", noon) == nil }, 10*time.Second, 10*time.Millisecond, "it goes on afterwards")
 		})
@@ -199,7 +199,7 @@ func TestAServerThatCrashesAndComesBack(t *testing.T) {
 	require.ErrorIs(t, err, ledger.ErrAway)
 	_, err = later.Live(t.Context())
 	require.ErrorIs(t, err, ledger.ErrAway)
-	require.Less(t, time.Since(began), 5*time.Second, "none of it waits for a server that is not there")
+	require.Less(t, time.Since(began), 8*time.Second, "none of it waits for a server that is not there")
 
 	require.NoError(t, s.Again(t.Context()))
 	for _, db := range []*ledger.DB{db, later} {
