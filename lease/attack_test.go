@@ -26,7 +26,7 @@ import (
 func (k *kit) pass(steps int, step time.Duration) {
 	for range steps {
 		k.sim.Advance(step)
-		time.Sleep(3 * time.Millisecond)
+		k.breathe()
 	}
 }
 
@@ -49,7 +49,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 	require.NoError(k.t, err)
 	m, err := lease.New(lease.Config{
 		Store: s, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Logger: k.log,
+		Principal: "tester", Timing: k.timing, Logger: k.log, Lead: k.lead,
 	})
 	require.NoError(k.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
