@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io"
-	"maps"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -154,27 +151,7 @@ func TestForeignInstanceWithOurKey(t *testing.T) {
 // The answer to one launch call names two instances, and both are billed. A
 // lease has one of them; the other one is ended.
 func TestTwoInstancesForOneLaunch(t *testing.T) {
-	var once atomic.Bool
-	k := newKit(t, lambdatest.Config{Wrap: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !strings.HasSuffix(r.URL.Path, "/launch") || once.Swap(true) {
-				h.ServeHTTP(w, r)
-				return
-			}
-			body, _ := io.ReadAll(r.Body)
-			var ids []string
-			for range 2 {
-				rec, again := httptest.NewRecorder(), r.Clone(r.Context())
-				again.Body = io.NopCloser(strings.NewReader(string(body)))
-				h.ServeHTTP(rec, again)
-				answer := rec.Body.String()
-				ids = append(ids, answer[strings.Index(answer, "[")+1:strings.Index(answer, "]")])
-				maps.Copy(w.Header(), rec.Header())
-			}
-			w.Header().Del("Content-Length")
-			_, _ = io.WriteString(w, `{"data":{"instance_ids":[`+strings.Join(ids, ",")+`]}}`)
-		})
-	}})
+	k := newKit(t, oddAnswer(2, func(ids []string) string { return strings.Join(ids, ",") }))
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	require.Equal(t, 2, k.sim.LaunchCount())
 	k.untilBy(l.ID, "over", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
