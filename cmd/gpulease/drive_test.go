@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lease"
 )
 
@@ -18,7 +17,6 @@ func init() {
 	for _, name := range []string{"launch", "extend", "approve", "adopt"} {
 		children["drive-"+name] = func(args []string) int { return drive(name, args) }
 	}
-	children["reap"] = func([]string) int { return reapOnce() }
 }
 
 // drive is a process that does one thing to the leases and ends, wired as the
@@ -64,23 +62,4 @@ var driven = map[string]func(ctx context.Context, m *lease.Manager, args []strin
 		_, err := m.Adopt(ctx, args...)
 		return err
 	},
-}
-
-func reapOnce() int {
-	key, err := lambda.ParseKey(os.Getenv("LAMBDA_API_KEY"))
-	if err == nil {
-		a := &account{connect: func(context.Context) (*lambda.Client, error) {
-			return lambda.New(key, lambda.WithBaseURL(os.Getenv("GPULEASE_API_URL")))
-		}}
-		var r lease.Reaping
-		r, err = lease.Reaper{Cloud: a, Now: time.Now}.Reap(context.Background())
-		if len(r.Unconfirmed) > 0 {
-			return exitUnconfirmed
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
 }

@@ -112,7 +112,7 @@ func TestWarnings(t *testing.T) {
 			c.beats("server 4711", 0)
 			c.beats("leader 0123456789abcdef", 0)
 		}},
-		{"only a timer reaps", doctor.State, "guard", "only when a timer starts gpulease reap; gpulease reap was seen on cron1 4 min ago", "gpulease keeper", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
+		{"only a timer reaps", doctor.State, "guard", "only when a timer starts gpulease reap; gpulease reap was seen on cron1 4 min ago", "gpulease leases", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
 			c.ledger(c.liveLease())
 			c.beats("reap cron1", 4*time.Minute)
 			c.beats("leader 0123456789abcdef", 0)
