@@ -24,14 +24,42 @@ func idleKit(t *testing.T, change ...func(*kit)) (*kit, lease.Lease) {
 	return k, k.untilState(l.ID, lease.Ready)
 }
 
+// sampled lets so much time pass that the machine is looked at once more, and
+// waits for that look: on a busy computer virtual time would run away from it.
+func (k *kit) sampled(id lease.ID) lease.Lease {
+	k.t.Helper()
+	looks := func() (n int) {
+		k.machine.does(func(m *machine) { n = m.looks })
+		return n
+	}
+	before := looks()
+	k.sim.Advance(35 * time.Second)
+	if k.get(id).State == lease.Ready && k.policy.p.IdleMode != policy.IdleOff {
+		require.Eventually(k.t, func() bool { return looks() > before || k.get(id).State != lease.Ready }, 30*time.Second, time.Millisecond, "nobody looks at the machine")
+	}
+	k.breathe()
+	return k.get(id)
+}
+
 // alive lets time pass in small steps and checks that the lease lives on.
 func (k *kit) alive(id lease.ID, d time.Duration) {
 	k.t.Helper()
-	for range int(d / (20 * time.Second)) {
-		k.pass(1, 20*time.Second)
-		l := k.get(id)
+	for range int(d / (35 * time.Second)) {
+		l := k.sampled(id)
 		require.Equal(k.t, lease.Ready, l.State, "%s: %s", l.Reason, l.Detail)
 	}
+}
+
+// untilIdle lets time pass until the lease is not ready any more.
+func (k *kit) untilIdle(id lease.ID) lease.Lease {
+	k.t.Helper()
+	for range 80 {
+		if l := k.sampled(id); l.State != lease.Ready {
+			return l
+		}
+	}
+	require.FailNow(k.t, "it is not ended for being idle")
+	return lease.Lease{}
 }
 
 func TestIdleLeaseIsEnded(t *testing.T) {
@@ -40,7 +68,8 @@ func TestIdleLeaseIsEnded(t *testing.T) {
 	k.alive(l.ID, 28*time.Minute)
 	s := k.m.Status(t.Context(), k.get(l.ID))
 	require.Contains(t, strings.Join(s.Warnings, "\n"), "idle_timeout")
-	got := k.untilBy(l.ID, "idle", 20*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
+	k.untilIdle(l.ID)
+	got := k.untilState(l.ID, lease.Ended)
 	require.Equal(t, lease.Idle, got.Reason)
 	require.GreaterOrEqual(t, got.StopAt.Sub(l.ReadyAt), 30*time.Minute)
 	require.Less(t, got.StopAt.Sub(l.ReadyAt), 35*time.Minute)
@@ -79,7 +108,7 @@ func TestIdleTimeBeginsWhenTheLastJobEnds(t *testing.T) {
 	k.untilBy(l.ID, "it was seen", 5*time.Second, func(l lease.Lease) bool { return l.IdleSince.After(was) })
 	k.machine.does(func(m *machine) { m.activity.SinceJobEnd = -1 }) // it has forgotten; the beginning must not move back
 	k.alive(l.ID, 9*time.Minute)
-	got := k.untilBy(l.ID, "idle", 20*time.Second, func(l lease.Lease) bool { return l.State != lease.Ready })
+	got := k.untilIdle(l.ID)
 	require.Equal(t, lease.Idle, got.Reason)
 }
 
@@ -93,7 +122,7 @@ func TestOutageOfTheMetricsIsNotIdleness(t *testing.T) {
 	k.alive(l.ID, 60*time.Minute)
 	k.machine.does(func(m *machine) { m.blind = false })
 	k.alive(l.ID, 28*time.Minute)
-	k.untilBy(l.ID, "idle", 20*time.Second, func(l lease.Lease) bool { return l.State != lease.Ready })
+	k.untilIdle(l.ID)
 }
 
 func TestUseThatTheMachineCannotShow(t *testing.T) {
@@ -104,7 +133,7 @@ func TestUseThatTheMachineCannotShow(t *testing.T) {
 		require.NoError(t, k.db.Touch(t.Context(), l.ID, k.sim.Now()))
 	}
 	k.alive(l.ID, 28*time.Minute)
-	k.untilBy(l.ID, "idle", 20*time.Second, func(l lease.Lease) bool { return l.State != lease.Ready })
+	k.untilIdle(l.ID)
 }
 
 func TestIdleModesThatDoNotEnd(t *testing.T) {
@@ -128,5 +157,5 @@ func TestIdlenessOverARestart(t *testing.T) {
 	k.sim.Advance(2 * time.Hour) // a laptop that slept must not take its sleep for idleness
 	k.start(k.client(k.sim.APIKey()))
 	k.alive(l.ID, 28*time.Minute)
-	k.untilBy(l.ID, "idle", 20*time.Second, func(l lease.Lease) bool { return l.State != lease.Ready })
+	k.untilIdle(l.ID)
 }

@@ -42,6 +42,7 @@ type machine struct {
 	wrongKey  bool
 	cloudInit string
 	activity  remote.Activity
+	looks     int  // how often it was asked what it is doing
 	blind     bool // it does not say what it is doing
 	jobs      []remote.Job
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
@@ -98,6 +99,7 @@ func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) {
 func (m *machine) Activity(_ context.Context, t remote.Target) (remote.Activity, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.looks++
 	if m.blind {
 		return remote.Activity{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
 	}
