@@ -323,7 +323,7 @@ func TestOutput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			stdout, stderr, err := p.Output(ctx, h.Target, "job-bytes", tt.head, tt.tail)
+			stdout, stderr, err := p.Output(testContext(t), h.Target, "job-bytes", tt.head, tt.tail)
 			require.NoError(t, err)
 			whole := pattern(100_000)
 			require.Equal(t, int64(len(whole)), stdout.Size)
