@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -228,22 +229,19 @@ func (j *fetching) again(need []*remoteFile, last bool) []wanted {
 	return asked
 }
 
-// came takes down a file that is here now.
+// came takes down a file that is here now, and how many of its bytes have not been counted yet.
 func (j *fetching) came(f Fetched, more int64) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.got[f.Path] = f
-	j.files++
-	j.bytes += more
-	if j.progress != nil {
-		j.progress(j.files, j.bytes)
-	}
+	j.mu.Unlock()
+	j.count(1, more)
 }
 
-// cameInPart takes down bytes of a large file.
-func (j *fetching) cameInPart(more int64) {
+// count adds to what came over the connection.
+func (j *fetching) count(files int, more int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.files += files
 	j.bytes += more
 	if j.progress != nil {
 		j.progress(j.files, j.bytes)
@@ -269,12 +267,19 @@ func (j *fetching) summary() FetchSummary {
 
 // tooLarge names what takes the most room, so that the next request can leave it out.
 func tooLarge(l listing, limit int64) error {
-	files := slices.Clone(l.files)
-	slices.SortFunc(files, func(a, b remoteFile) int { return int(max(-1, min(1, b.size-a.size))) })
-	var biggest []string
-	for _, f := range files[:min(len(files), 3)] {
-		biggest = append(biggest, fmt.Sprintf("%s (%d bytes)", printable([]byte(f.name)), f.size))
+	files := make([]Left, len(l.files))
+	for i, f := range l.files {
+		files[i] = Left{f.name, f.size}
 	}
-	return fmt.Errorf("%w: %d bytes in %d files, at most %d; the largest: %s",
-		ErrTooLarge, l.total, len(files), limit, strings.Join(biggest, ", "))
+	return fmt.Errorf("%w: %d bytes in %d files, at most %d; the largest: %s", ErrTooLarge, l.total, len(files), limit, largest(files))
+}
+
+// largest names up to three files.
+func largest(files []Left) string {
+	slices.SortFunc(files, func(a, b Left) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	var names []string
+	for _, f := range files[:min(len(files), 3)] {
+		names = append(names, fmt.Sprintf("%s (%d bytes)", printable([]byte(f.Path)), f.Bytes))
+	}
+	return strings.Join(names, ", ")
 }

@@ -65,20 +65,48 @@ squeeze() {
 	[ "$((small * 100))" -ge "$((full * most))" ] || how=$with
 }
 
-pressed() { # through the compression $1
-	case $1 in
-	zstd) zstd -1 -q -c --no-check ;;
-	gzip) gzip -1 -c ;;
-	*) cat ;;
+pressed() { # what the command $2 … writes, with the compression $1
+	with=$1
+	shift
+	case $with in
+	zstd) "$@" | zstd -1 -q -c --no-check ;;
+	gzip) "$@" | gzip -1 -c ;;
+	*) "$@" ;;
 	esac
 }
 
-unpressed() { # what was compressed with $1
-	case $1 in
-	zstd) zstd -d -q -c ;;
-	gzip) gzip -d -c ;;
-	*) cat ;;
+unpressed() { # gives stdin, which was compressed with $1, to the command $2 …
+	with=$1
+	shift
+	case $with in
+	zstd) zstd -d -q -c 2>/dev/null | "$@" ;;
+	gzip) gzip -d -c 2>/dev/null | "$@" ;;
+	*) "$@" ;;
 	esac
+}
+
+takeparts() {
+	while read -r number at count; do
+		said=$(dd of="$stage/data" bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc seek="$at" count="$count" 2>&1)
+		case $said in
+		*[!0-9]"$count bytes"*) : >"$stage/done/$number" || fail storage "$stage cannot be written to" ;;
+		*)
+			cat >/dev/null
+			fail storage "$said"
+			;;
+		esac
+	done
+	printf '\036gpulease\nwhole yes\n\n'
+}
+
+giveranges() { # of the file $1
+	while read -r at count; do
+		dd if="$1" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null
+	done
+}
+
+givefiles() { # that are listed in $1; of a long list xargs may make several archives, one behind the other
+	xargs -0 -r tar -chf - -- <"$1" 2>/dev/null
 }
 
 # alone waits until no other push is putting files into this directory. The lock goes with the process.
@@ -219,7 +247,7 @@ apply)
 	stage=./.gpulease-stage.$$
 	mkdir -m 700 "$stage" 2>/dev/null || { rm -rf "$stage" && mkdir -m 700 "$stage"; } 2>/dev/null || fail storage "$2 cannot be written to"
 	trap 'rm -rf "$stage"' EXIT
-	err=$(unpressed "$3" 2>/dev/null | tar -xpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
+	err=$(unpressed "$3" tar -xpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
 	[ -d "$sync" ] || (umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
 	alone
 	# Until all is done the manifest names the old and the new: whatever an end in the middle leaves is known as ours.
@@ -245,19 +273,7 @@ part)
 	enter "$2"
 	stage=./.gpulease-stage.large-$3
 	[ -d "$stage/done" ] || fail storage "$stage went away"
-	unpressed "$4" | (
-		while read -r number at count; do
-			said=$(dd of="$stage/data" bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc seek="$at" count="$count" 2>&1)
-			case $said in
-			*[!0-9]"$count bytes"*) : >"$stage/done/$number" || exit 1 ;;
-			*)
-				cat >/dev/null
-				fail storage "$said"
-				;;
-			esac
-		done
-		printf '\036gpulease\nwhole yes\n\n'
-	)
+	unpressed "$4" takeparts
 	;;
 join)
 	enter "$2"
@@ -388,8 +404,7 @@ send)
 	xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
 	squeeze "$work/sample" <"$work/first"
 	printf '\036gpulease\nhow %s\n\n' "$how"
-	# xargs may make several archives of a long list, one behind the other.
-	xargs -0 -r tar -chf - -- <"$work/asked" 2>/dev/null | pressed "$how"
+	pressed "$how" givefiles "$work/asked"
 	;;
 ranges)
 	enter "$2"
@@ -397,9 +412,7 @@ ranges)
 	sample=$(mktemp) || fail storage 'no temporary file'
 	squeeze "$sample" <"$3"
 	printf '\036gpulease\nhow %s\n\n' "$how"
-	while read -r at count; do
-		dd if="$3" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null
-	done | pressed "$how"
+	pressed "$how" giveranges "$3"
 	;;
 *)
 	fail usage 'unknown verb'

@@ -8,7 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -170,13 +169,11 @@ func (j *pushing) attempt(n *conn) error {
 
 // tooMuch names what takes the most room, so that it can be left out.
 func tooMuch(p *plan, limit int64) error {
-	items := slices.Clone(p.send)
-	slices.SortFunc(items, func(a, b *item) int { return int(max(-1, min(1, b.size-a.size))) })
-	var biggest []string
-	for _, it := range items[:min(len(items), 3)] {
-		biggest = append(biggest, fmt.Sprintf("%s (%d bytes)", printable([]byte(it.path)), it.size))
+	files := make([]Left, len(p.send))
+	for i, it := range p.send {
+		files[i] = Left{it.path, it.size}
 	}
-	return fmt.Errorf("%w: %d bytes to send, at most %d; the largest: %s", ErrTooLarge, p.size, limit, strings.Join(biggest, ", "))
+	return fmt.Errorf("%w: %d bytes to send, at most %d; the largest: %s", ErrTooLarge, p.size, limit, largest(files))
 }
 
 // cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.

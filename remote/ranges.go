@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -86,7 +85,7 @@ func (j *fetching) receiveParts(ctx context.Context, n *conn, part *partial, min
 			if err := part.take(i, plain, buffer); err != nil {
 				return err
 			}
-			j.cameInPart(partLength(part.file.size, i))
+			j.count(0, partLength(part.file.size, i))
 		}
 		return nil
 	})
@@ -232,7 +231,7 @@ func (p *partial) place() error {
 	if err := p.f.Truncate(p.file.size); err != nil {
 		return err
 	}
-	if err := p.f.Chmod(p.file.mode&0o755 | fs.FileMode(0o600)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err := chmod(p.f, p.file.mode); err != nil {
 		return err
 	}
 	if err := p.f.Close(); err != nil {

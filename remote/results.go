@@ -1,13 +1,12 @@
 package remote
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path"
 	"path/filepath"
+	"time"
 	"unicode/utf8"
 )
 
@@ -67,34 +66,23 @@ func (s FetchSummary) Manifest() ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// writeManifest puts the manifest into dst by rename.
+// writeManifest puts the manifest into the target directory.
 func writeManifest(root *os.Root, name string, s FetchSummary) error {
 	data, err := s.Manifest()
 	if err != nil {
 		return err
 	}
-	if err := putFile(root, filepath.ToSlash(name), 0o644, bytes.NewReader(data)); err != nil {
+	in := &folder{root: root}
+	defer in.close()
+	dir, base, err := in.made(filepath.ToSlash(filepath.Clean(name)))
+	if err == nil {
+		err = beside(dir, base, time.Time{}, func(f *os.File) error {
+			_, err := f.Write(data)
+			return errors.Join(err, f.Chmod(0o644))
+		})
+	}
+	if err != nil {
 		return fmt.Errorf("write manifest %s: %w", name, err)
 	}
 	return nil
-}
-
-// putFile writes a file beside its place and renames it into it.
-func putFile(root *os.Root, name string, mode os.FileMode, content io.Reader) (err error) {
-	part := path.Join(path.Dir(name), fmt.Sprintf(".gpulease-part-%d-%d", os.Getpid(), partNumber.Add(1)))
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, content)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = root.Rename(part, name)
-	}
-	if err != nil {
-		_ = root.Remove(part)
-	}
-	return err
 }

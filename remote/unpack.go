@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // receive asks for files and writes what comes. Only what is in need is ever written.
@@ -105,39 +106,50 @@ func (j *fetching) entry(in *folder, h *tar.Header, content io.Reader, want map[
 // partNumber makes the names of unfinished files differ within a process.
 var partNumber atomic.Int64
 
-// store writes a file beside its place and renames it into it. The owner's permissions are kept, write permission
-// for others is not, nor are setuid and the like.
+// store writes a file. The owner's permissions are kept, write permission for others is not, nor are setuid and the
+// like.
 func (j *fetching) store(in *folder, name string, h *tar.Header, content io.Reader) (hash string, err error) {
 	dir, base, err := in.made(name)
 	if err != nil {
 		return "", err
 	}
+	sum := sha256.New()
+	err = beside(dir, base, h.ModTime, func(f *os.File) error {
+		if _, err := io.CopyN(io.MultiWriter(f, sum), content, h.Size); err != nil {
+			return early(err)
+		}
+		return chmod(f, fs.FileMode(h.Mode))
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// chmod gives a file what of a mode is taken over from the machine, where the system knows modes.
+func chmod(f *os.File, mode fs.FileMode) error {
+	if err := f.Chmod(mode&0o755 | 0o600); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// beside writes a file beside its place and renames it into it. A time that is not zero becomes its time.
+func beside(dir *os.Root, base string, mtime time.Time, fill func(*os.File) error) error {
 	part := fmt.Sprintf(".gpulease-part-%d-%d", os.Getpid(), partNumber.Add(1))
 	f, err := dir.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = dir.Remove(part)
-		}
-	}()
-	sum := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(f, sum), content, h.Size); err != nil {
-		return "", early(err)
+	err = fill(f)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
 	}
-	if err := f.Chmod(fs.FileMode(h.Mode)&0o755 | 0o600); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return "", err
+	if err == nil && !mtime.IsZero() {
+		err = dir.Chtimes(part, mtime, mtime)
 	}
-	if err := f.Close(); err != nil {
-		return "", err
+	if err == nil {
+		err = dir.Rename(part, base)
 	}
-	if err := dir.Chtimes(part, h.ModTime, h.ModTime); err != nil {
-		return "", err
+	if err != nil {
+		_ = dir.Remove(part)
 	}
-	if err := dir.Rename(part, base); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	return err
 }

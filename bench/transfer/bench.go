@@ -159,7 +159,7 @@ func (b *bench) tree() error {
 	if err := plantTree(src, b.files); err != nil {
 		return err
 	}
-	return b.both(fmt.Sprintf("tree of %d", b.files), src, b.delay == 0)
+	return b.both(fmt.Sprintf("tree of %d", b.files), src, b.scpTree)
 }
 
 // both races a directory up and down.
@@ -195,7 +195,7 @@ func (b *bench) both(what, src string, withScp bool) error {
 		{"scp -r", clear, func() error { return b.rivals.scp("-r", "lease:"+there, b.fresh(here)) }},
 	}
 	if !withScp {
-		up, down = up[:2], down[:2] // minutes
+		up, down = up[:2], down[:2]
 	}
 	if err := b.race(what+" up", b.runs, up...); err != nil {
 		return err

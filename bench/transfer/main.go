@@ -18,6 +18,7 @@ type settings struct {
 	size, page  int64 // bytes
 	delays      []time.Duration
 	only        string
+	scpTree     bool
 }
 
 func main() {
@@ -28,6 +29,7 @@ func main() {
 	flag.IntVar(&s.runs, "runs", 3, "runs of each transfer; the median counts")
 	delays := flag.String("delays", "0,20,80", "added round-trip times in ms")
 	flag.StringVar(&s.only, "only", "", "only these of page,command,file,tree,resync")
+	flag.BoolVar(&s.scpTree, "scp-tree", false, "also scp the tree, which takes minutes")
 	flag.Parse()
 	s.size, s.page = *megabytes*1_000_000, *pages*1_000_000
 	for d := range strings.SplitSeq(*delays, ",") {
