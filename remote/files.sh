@@ -220,7 +220,9 @@ probe)
 	if [ -d "$2" ]; then
 		enter "$2"
 		[ ! -f "$sync/$key" ] || manifest=$sync/$key
-		if comm -z /dev/null /dev/null 2>/dev/null; then
+		if [ -z "$(ls -A | head -c 1)" ]; then
+			style=letters # none of these is there
+		elif comm -z /dev/null /dev/null 2>/dev/null; then
 			style=stat
 			probestat
 		else
@@ -357,13 +359,13 @@ list)
 				printf %s -
 			fi
 		done' sh "$work" <"$work/asked" >"$work/types"
-	: >>"$work/links" && : >>"$work/odd" && : >"$work/files" && : >"$work/closed"
-	xargs -0 -r sh -c '
-		out=$1
-		shift
-		for f; do
-			if [ -r "$f" ]; then printf "%s\0" "$f"; else printf "%s\0" "$f" >>"$out/closed"; fi
-		done' sh "$work" <"$work/found" >"$work/files"
+	: >>"$work/links" && : >>"$work/odd" && : >"$work/closed"
+	xargs -0 -r sh -c 'for f; do [ -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/closed"
+	if [ -s "$work/closed" ]; then
+		xargs -0 -r sh -c 'for f; do [ ! -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/files"
+	else
+		mv "$work/found" "$work/files"
+	fi
 	xargs -0 -r sh -c 'for f; do printf "%s\0%s\0" "$f" "$(readlink "$f")"; done' sh <"$work/links" >"$work/targets"
 	if stat -c %s . >/dev/null 2>&1; then
 		xargs -0 -r stat -L -c '%s %Y %a'

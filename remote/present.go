@@ -86,7 +86,7 @@ func (r reply) parts(count int) ([][]byte, error) {
 
 func (p *present) readLetters(paths []string, kinds, sums []byte) error {
 	if len(kinds) == 0 {
-		return nil // no such directory
+		return nil // no such directory, or nothing in it
 	}
 	if len(kinds) != len(paths) {
 		return fmt.Errorf("%w: %d answers for %d paths", ErrMachine, len(kinds), len(paths))
