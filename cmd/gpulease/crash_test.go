@@ -79,7 +79,7 @@ func (w *world) set(child, point, how string) trap {
 // sprung returns when a process has got there.
 func (x trap) sprung(why func() string) {
 	x.t.Helper()
-	limit := time.Now().Add(time.Minute)
+	limit := time.Now().Add(3 * time.Minute)
 	for {
 		if _, err := os.Stat(x.path + ".sprung"); err == nil {
 			return

@@ -80,6 +80,7 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(),
 		"GPULEASE_API_URL=" + sim.URL(), "GPULEASE_SSH_PORT=" + strconv.Itoa(sim.SSHPort()), "LAMBDA_API_KEY=" + sim.APIKey(),
 		"GPULEASE_STATE_DIR=" + w.state(),
+		"GORACE=atexit_sleep_ms=0", // with the race detector each process would end a second later
 	}
 	// Whatever a test leaves alive ends here, and the keeper with it.
 	t.Cleanup(func() {

@@ -52,7 +52,7 @@ var plots = map[string]plot{
 		c.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Code: lambdatest.CodeQuotaExceeded})
 		return c.launching(d)
 	}},
-	"boot":       {cfg: lambdatest.Config{BootTime: 4 * time.Second}, play: (*stage).bootingThere},
+	"boot":       {cfg: lambdatest.Config{BootTime: longBoot}, play: (*stage).bootingThere},
 	"stop":       {play: (*stage).stoppingThere},
 	"absence":    {cfg: lambdatest.Config{TerminateTime: -1, Linger: -1}, play: (*stage).stoppingThere},
 	"results":    {play: (*stage).bringingHome},
@@ -60,6 +60,7 @@ var plots = map[string]plot{
 	"preemption": {cfg: lambdatest.Config{BootTime: time.Hour, Linger: 8 * time.Second}, play: (*stage).preempted},
 	"deadline":   {play: (*stage).overdue},
 	"idle":       {env: []string{"GPULEASE_POLICY_SET=idle_timeout=1m"}, play: (*stage).idling},
+	"naming":     {play: (*stage).naming},
 	"extension":  {play: (*stage).extending},
 	"approval":   {env: []string{"GPULEASE_POLICY_SET=approve_above=0"}, play: (*stage).approving},
 	"adoption":   {play: (*stage).adopting},
@@ -99,10 +100,11 @@ func matrix() []death {
 	add("results", "serve", "serve", bringing)
 	add("deadline", "serve", "serve", one("stopping", "stop-written", "rescued", "rescue-noted", "terminate-sent"))
 	add("idle", "serve", "serve", one("idle", "stop-written"))
-	add("extension", "drive-extend", "serve", one("extending", "extended"))
-	add("approval", "serve", "serve", one("asked", "approval-reserving", "approval-reserved", "launch-marking", "launch-sent"))
-	add("approval", "drive-approve", "serve", one("deciding", "decided"))
-	add("adoption", "drive-adopt", "serve", one("adopting", "adopted"))
+	add("naming", "serve", "serve", one("naming-results", "results-named"))
+	add("extension", "serve", "serve", one("extending", "extended"))
+	add("approval", "serve", "serve", one("asked"))
+	add("approval", "approve", "serve", one("deciding", "decided"))
+	add("adoption", "reap", "serve", one("adopting", "adopted"))
 
 	// A server dies, and the keeper goes on alone.
 	add("launch", "serve", "keeper", one("guarded", "key-adding", "key-added", "launch-marking"), sent)
@@ -111,6 +113,9 @@ func matrix() []death {
 	add("boot", "serve", "keeper", up)
 	add("stop", "serve", "keeper", one("stopping", "stop-written"), down)
 	add("absence", "serve", "keeper", one("absence-noted"))
+	add("results", "serve", "keeper", bringing)
+	add("naming", "serve", "keeper", one("naming-results", "results-named"))
+	add("approval", "serve", "keeper", one("approval-reserving", "approval-reserved", "launch-marking", "launch-sent"))
 
 	// The keeper dies, and a server goes on.
 	add("approval", "keeper", "serve", one("approval-reserving", "approval-reserved"), unsent, sent)
@@ -177,8 +182,8 @@ func (d death) play(t *testing.T) {
 	s := p.play(c, d)
 	c.finish(d, s)
 	c.verdict()
-	if d.op == "results" {
-		home, err := os.ReadFile(filepath.Join(c.dir, "home", "out"))
+	if d.op == "results" || d.op == "naming" {
+		home, err := os.ReadFile(filepath.Join(c.lease().ResultsDir, "out"))
 		require.NoError(t, err)
 		require.Equal(t, "42\n", string(home), "the result came home")
 	}
@@ -208,37 +213,45 @@ func (c *stage) finish(d death, s *host) {
 	if d.next == "keeper" {
 		require.True(c.t, c.keeperRuns())
 		l := c.untilState(lease.Ready, lease.Stopping, lease.Ended)
-		if l.State == lease.Ready {
-			out, err := c.program("stop", "--all").CombinedOutput()
-			require.NoError(c.t, err, "%s", out)
+		if l.State == lease.Ready && d.op != "naming" {
+			c.runs("stop", "--all")
+			return
 		}
-		return
+		if l.State != lease.Ready {
+			return
+		}
 	}
 	if s == nil {
-		s = c.host("--keeper=false")
-	}
-	if d.op == "adoption" {
-		c.adoptAgain()
+		s = c.server()
 	}
 	// An agent that has had no answer asks again.
 	if d.op != "adoption" && (len(known) == 0 || known[0].IdempotencyKey == mayRepeat) {
-		a, refusal := s.call("launch_lease", launchArgs())
-		if len(known) == 1 && refusal == "" {
+		a := s.ok("launch_lease", c.args)
+		if len(known) == 1 {
 			require.EqualValues(c.t, known[0].ID, a.Lease, "the same call, the same lease")
 		}
 	}
 	l := c.untilState(lease.AwaitingApproval, lease.Ready, lease.Stopping, lease.Ended)
 	if l.State == lease.AwaitingApproval {
 		if l.ApprovedAt.IsZero() {
-			c.drives("approve", string(l.ID))
+			c.runs("approve", string(l.ID), "--yes")
 		}
 		l = c.untilState(lease.Ready, lease.Stopping, lease.Ended)
 	}
 	if l.State == lease.Ready {
-		s.ok("stop_lease", map[string]any{"lease_id": string(l.ID)})
+		s.ok("stop_lease", stopArgs(d, string(l.ID)))
 	}
 }
 
 func launchArgs() map[string]any {
 	return map[string]any{"type": testType, "ttl_minutes": 5, "idempotency_key": mayRepeat}
+}
+
+// stopArgs are those of stop_lease.
+func stopArgs(d death, id string) map[string]any {
+	args := map[string]any{"lease_id": id}
+	if d.op == "naming" {
+		args["results"] = []string{"out"}
+	}
+	return args
 }

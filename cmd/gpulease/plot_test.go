@@ -5,9 +5,9 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
@@ -21,32 +21,29 @@ func (c *stage) launching(d death) *host {
 		x := c.arm("serve", "launch-sent")
 		found := c.arm("keeper", d.point)
 		h := c.host()
-		h.begin("launch_lease", launchArgs())
+		h.begin("launch_lease", c.args)
 		c.falls(x, h)
 		c.keeperFalls(found)
 		return nil
 	}
 	x := c.arm("serve", d.point)
-	h := c.server(d)
-	h.begin("launch_lease", launchArgs())
+	var h *host
+	if d.next == "keeper" {
+		h = c.host()
+	} else {
+		h = c.server()
+	}
+	h.begin("launch_lease", c.args)
 	c.falls(x, h)
 	return nil
 }
 
-// server is one that has a keeper beside it only where that one is to go on.
-func (c *stage) server(d death) *host {
-	if d.next == "keeper" {
-		return c.host()
-	}
-	return c.host("--keeper=false")
-}
-
 // leader is a server that leads a lease that it has launched, with a keeper standing by if it
 // is to go on.
-func (c *stage) leader(d death, args map[string]any) (*host, string) {
+func (c *stage) leader(d death) (*host, string) {
 	c.t.Helper()
-	h := c.host("--keeper=false")
-	id := h.ok("launch_lease", args).Lease
+	h := c.server()
+	id := h.ok("launch_lease", c.args).Lease
 	c.acts(h.log.String)
 	if d.next == "keeper" {
 		c.startKeeper()
@@ -57,24 +54,41 @@ func (c *stage) leader(d death, args map[string]any) (*host, string) {
 // guarded is a lease with a result that the keeper alone looks after, and a server that stands by.
 func (c *stage) guarded() *host {
 	c.t.Helper()
-	c.drives("launch", filepath.Join(c.dir, "home"), "keeper")
+	c.args["results"] = []string{"out"}
+	h := c.host("--root", c.project())
+	h.ok("launch_lease", c.args)
+	h.kill()
 	c.acts(c.keeperSaid)
-	return c.host("--keeper=false")
+	return c.server()
 }
 
+// bootingThere has a machine come up only when everybody is in place: it boots for longer than that takes.
 func (c *stage) bootingThere(d death) *host {
+	var s, dies *host
 	if d.by == "keeper" {
-		s := c.guarded()
-		c.keeperFalls(c.arm("keeper", d.point))
-		return s
+		s = c.guarded()
+	} else {
+		dies, _ = c.leader(d)
 	}
-	h, _ := c.leader(d, launchArgs())
-	c.falls(c.arm("serve", d.point), h)
-	return nil
+	x := c.arm(d.by, d.point)
+	if d.point == "seen" { // that is while it boots
+		defer c.skip(longBoot)
+	} else {
+		c.skip(longBoot)
+	}
+	if dies == nil {
+		c.keeperFalls(x)
+	} else {
+		c.falls(x, dies)
+	}
+	return s
 }
+
+// longBoot is less than what the program takes for a wrong clock.
+const longBoot = 50 * time.Second
 
 func (c *stage) stoppingThere(d death) *host {
-	h, id := c.leader(d, launchArgs())
+	h, id := c.leader(d)
 	c.untilState(lease.Ready)
 	x := c.arm("serve", d.point)
 	h.begin("stop_lease", map[string]any{"lease_id": id})
@@ -88,8 +102,8 @@ func (c *stage) bringingHome(d death) *host {
 	if d.by == "keeper" {
 		s = c.guarded()
 	} else {
-		c.drives("launch", filepath.Join(c.dir, "home"))
-		s = c.host("--keeper=false")
+		c.args["results"] = []string{"out"}
+		s, _ = c.leader(d)
 	}
 	l := c.untilState(lease.Ready)
 	s.ok("run_command", map[string]any{"lease_id": string(l.ID), "command": "echo 42 > out", "cwd": ".", "wait_seconds": 20})
@@ -100,6 +114,17 @@ func (c *stage) bringingHome(d death) *host {
 		return s
 	}
 	c.falls(x, s)
+	return nil
+}
+
+// naming is a stop that says only then what is to be brought home.
+func (c *stage) naming(d death) *host {
+	h, id := c.leader(d)
+	c.untilState(lease.Ready)
+	h.ok("run_command", map[string]any{"lease_id": id, "command": "echo 42 > out", "cwd": ".", "wait_seconds": 20})
+	x := c.arm(d.by, d.point)
+	h.begin("stop_lease", stopArgs(d, id))
+	c.falls(x, h)
 	return nil
 }
 
@@ -123,9 +148,8 @@ func (h *host) wind() {
 
 // overdue has a lease come to its deadline.
 func (c *stage) overdue(d death) *host {
-	args := launchArgs()
-	args["ttl_minutes"] = 1
-	h, _ := c.leader(d, args)
+	c.args["ttl_minutes"] = 1
+	h, _ := c.leader(d)
 	c.untilState(lease.Ready)
 	x := c.arm("serve", d.point)
 	c.advance(150 * time.Second)
@@ -136,7 +160,7 @@ func (c *stage) overdue(d death) *host {
 
 // idling has a lease be idle for longer than the policy allows.
 func (c *stage) idling(d death) *host {
-	h, _ := c.leader(d, launchArgs())
+	h, _ := c.leader(d)
 	c.untilLease("idle", func(l lease.Lease) bool { return !l.IdleSince.IsZero() })
 	x := c.arm("serve", d.point)
 	c.advance(90 * time.Second)
@@ -145,57 +169,68 @@ func (c *stage) idling(d death) *host {
 	return nil
 }
 
+// extending is a call of an agent that has a name, as hosts give it, and that is made again.
 func (c *stage) extending(d death) *host {
-	h, id := c.leader(d, launchArgs())
+	h, id := c.leader(d)
 	before := c.untilState(lease.Ready).Deadline
-	c.driveFalls(c.arm(d.by, d.point), "extend", id, "call 1")
-	c.drives("extend", id, "call 1") // an agent that has had no answer
+	call := callParams("extend_lease", map[string]any{"lease_id": id, "minutes": 10})
+	call.Meta = mcp.Meta{"claudecode/toolUseId": "toolu_1"}
+	x := c.arm(d.by, d.point)
+	h.beginCall(call)
+	c.falls(x, h)
+	s := c.server()
+	res, err := s.session.CallTool(c.t.Context(), call)
+	require.NoError(c.t, err)
+	require.False(c.t, res.IsError, "%v", res.Content)
 	require.Equal(c.t, before.Add(10*time.Minute), c.lease().Deadline, "extended once")
-	return h
+	return s
 }
 
 func (c *stage) approving(d death) *host {
 	if d.point == "asked" {
 		return c.launching(d)
 	}
-	var flags []string
-	if d.by != "keeper" {
-		flags = append(flags, "--keeper=false")
+	var h *host
+	if d.by == "keeper" {
+		h = c.host()
+	} else {
+		h = c.server()
 	}
-	h := c.host(flags...)
-	id := h.ok("launch_lease", launchArgs()).Lease
+	id := h.ok("launch_lease", c.args).Lease
+	yes := []string{"approve", id, "--yes"}
 	switch d.by {
-	case "drive-approve":
-		c.driveFalls(c.arm(d.by, d.point), "approve", id)
+	case "approve":
+		c.commandFalls(c.arm(d.by, d.point), yes...)
 		return h
 	case "keeper":
 		h.kill()
 		c.acts(c.keeperSaid)
-		h = c.host("--keeper=false")
+		h = c.server()
 		x := c.arm("keeper", d.point)
-		c.drives("approve", id)
+		c.runs(yes...)
 		c.keeperFalls(x)
 		return h
 	}
+	c.acts(h.log.String) // the person's command starts a keeper, which stands by then
 	x := c.arm("serve", d.point)
-	c.drives("approve", id)
+	c.runs(yes...)
 	c.falls(x, h)
 	return nil
 }
 
 // adopting has all local state be lost, and a process that rebuilds it from the account die.
 func (c *stage) adopting(d death) *host {
-	h := c.host("--keeper=false")
-	h.ok("launch_lease", launchArgs())
+	h := c.server()
+	h.ok("launch_lease", c.args)
 	c.untilState(lease.Ready)
 	h.kill()
 	name, err := c.open().LedgerID(context.Background())
 	require.NoError(c.t, err)
 	require.NoError(c.t, c.db.Close())
-	c.db, c.lost = nil, name
+	c.db = nil
 	require.NoError(c.t, os.RemoveAll(c.state()))
-	c.driveFalls(c.arm(d.by, d.point), "adopt", name)
+	adopt := []string{"reap", "--adopt", "--from-ledger", name}
+	c.commandFalls(c.arm(d.by, d.point), adopt...)
+	c.runs(adopt...)
 	return nil
 }
-
-func (c *stage) adoptAgain() { c.drives("adopt", c.lost) }

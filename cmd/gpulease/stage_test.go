@@ -26,11 +26,12 @@ import (
 type stage struct {
 	*world
 	others []string // instances that are not this ledger's
-	lost   string   // the name of a ledger that is gone
 	db     *ledger.DB
+	args   map[string]any // of the launch
 
-	died     time.Time // by the cloud's clock, when a process died whose lease had not ended
-	advanced time.Time // when the clock was last moved on
+	died     time.Time     // by the cloud's clock, when a process died whose lease had not ended
+	advanced time.Time     // when the clock was last moved on
+	skipped  time.Duration // by which the cloud's clock was moved on so little that the program keeps its own
 }
 
 // signer signs names as every gpulease with the account's key does.
@@ -39,7 +40,7 @@ type signer struct{ key lambda.Key }
 func (s signer) Sign(_ context.Context, text string) (string, error) { return s.key.Sign(text), nil }
 
 func newStage(w *world) *stage {
-	c := &stage{world: w}
+	c := &stage{world: w, args: launchArgs()}
 	key, err := lambda.ParseKey(w.sim.APIKey())
 	require.NoError(w.t, err)
 	// One of another ledger under the same key, and one whose name only looks like ours.
@@ -88,7 +89,7 @@ func (c *stage) ours() []lambdatest.Instance {
 // untilLease waits for the lease without asking any process of ours.
 func (c *stage) untilLease(what string, ok func(lease.Lease) bool) lease.Lease {
 	c.t.Helper()
-	limit := time.Now().Add(90 * time.Second)
+	limit := time.Now().Add(3 * time.Minute)
 	for {
 		all := c.leases()
 		if len(all) == 1 && ok(all[0]) {
@@ -97,7 +98,7 @@ func (c *stage) untilLease(what string, ok func(lease.Lease) bool) lease.Lease {
 		if !time.Now().Before(limit) {
 			require.Failf(c.t, "waited in vain", "%s: %+v\n%s", what, all, c.keeperSaid())
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
@@ -117,6 +118,12 @@ func (c *stage) advance(d time.Duration) {
 	c.advanced = c.sim.Now()
 }
 
+// skip moves the cloud's clock on by so little that the program's is still taken for right.
+func (c *stage) skip(d time.Duration) {
+	c.sim.Advance(d)
+	c.skipped += d
+}
+
 // startKeeper starts a keeper by hand, beside a server that leads already.
 func (c *stage) startKeeper() {
 	c.t.Helper()
@@ -132,7 +139,7 @@ func (c *stage) startKeeper() {
 			c.t.Logf("log of a keeper:\n%s", log)
 		}
 	})
-	require.Eventually(c.t, c.keeperRuns, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(c.t, c.keeperRuns, time.Minute, 20*time.Millisecond)
 }
 
 // acts waits until a process says that it leads and works on the machines.
@@ -141,16 +148,18 @@ func (c *stage) acts(log func() string) {
 	require.Eventually(c.t, func() bool {
 		text := log()
 		return strings.Contains(text, `"as":"leader`) && strings.Contains(text, `"as":"host`)
-	}, 30*time.Second, 20*time.Millisecond, "it does not act")
+	}, time.Minute, 20*time.Millisecond, "it does not act")
 }
 
 // begin calls a tool of a process that will die meanwhile.
-func (h *host) begin(tool string, args map[string]any) {
+func (h *host) begin(tool string, args map[string]any) { h.beginCall(callParams(tool, args)) }
+
+func (h *host) beginCall(call *mcp.CallToolParams) {
 	var over sync.WaitGroup
 	over.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		_, _ = h.session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+		_, _ = h.session.CallTool(ctx, call)
 	})
 	h.t.Cleanup(over.Wait)
 }
@@ -167,27 +176,38 @@ func (c *stage) falls(x trap, h *host) {
 func (c *stage) keeperFalls(x trap) {
 	c.t.Helper()
 	x.sprung(c.keeperSaid)
-	require.Eventually(c.t, func() bool { return !c.keeperRuns() }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(c.t, func() bool { return !c.keeperRuns() }, time.Minute, 10*time.Millisecond)
 	c.noteDeath()
 }
 
-// drives runs one of the processes of drive to its end.
-func (c *stage) drives(what string, args ...string) {
+// runs runs a command to its end.
+func (c *stage) runs(args ...string) {
 	c.t.Helper()
-	out, err := c.program(append([]string{"drive-" + what}, args...)...).CombinedOutput()
-	require.NoError(c.t, err, "%s %v: %s", what, args, out)
+	out, err := c.program(args...).CombinedOutput()
+	require.NoError(c.t, err, "%v: %s", args, out)
 }
 
-// driveFalls runs one of them, which dies in a trap.
-func (c *stage) driveFalls(x trap, what string, args ...string) {
+// commandFalls runs a command, which dies in a trap.
+func (c *stage) commandFalls(x trap, args ...string) {
 	c.t.Helper()
-	out, err := c.program(append([]string{"drive-" + what}, args...)...).CombinedOutput()
+	out, err := c.program(args...).CombinedOutput()
 	x.sprung(func() string { return string(out) })
 	var died *exec.ExitError
 	require.ErrorAs(c.t, err, &died)
 	require.False(c.t, died.Exited(), "it was not killed: %s", out)
 	c.noteDeath()
 }
+
+// project is the directory that servers may bring results to.
+func (c *stage) project() string {
+	c.t.Helper()
+	dir := filepath.Join(c.dir, "project")
+	require.NoError(c.t, os.MkdirAll(dir, 0o700))
+	return dir
+}
+
+// server is a server that brings results home, and starts no keeper.
+func (c *stage) server() *host { return c.host("--keeper=false", "--root", c.project()) }
 
 func (c *stage) noteDeath() {
 	c.t.Helper()
@@ -212,7 +232,7 @@ func (c *stage) verdict() {
 		require.Zero(c.t, i.StopCalledAt)
 	}
 	// What dies between the settlement and the tidying is tidied by whoever sweeps: a server 20 s after its start.
-	require.Eventually(c.t, func() bool { return len(c.sim.Keys()) == 1 && c.sim.Keys()[0].Name == "console" }, 40*time.Second, 50*time.Millisecond,
+	require.Eventually(c.t, func() bool { return len(c.sim.Keys()) == 1 && c.sim.Keys()[0].Name == "console" }, 2*time.Minute, 50*time.Millisecond,
 		"an SSH key of ours stays in the account")
 	require.NoFileExists(c.t, filepath.Join(c.state(), "keys", string(l.ID)+".key"))
 
@@ -245,6 +265,8 @@ func (c *stage) verdict() {
 //   - the end is proven by the first listing that a living process makes after it,
 //     or by the second, where the first one leaves the time in doubt.
 //
+// What the cloud's clock was moved on by unseen is in neither.
+//
 // Where that span and the bill begin the same minutes, it is the bill plus at most one minute.
 func (c *stage) most(l lease.Lease) policy.Money {
 	ours := c.ours()
@@ -262,11 +284,14 @@ func (c *stage) most(l lease.Lease) policy.Money {
 		switch {
 		case r.Op == lambdatest.OpAddKey && r.Time.Before(i.LaunchedAt):
 			from = r.Time
-		case r.Op == lambdatest.OpListInstances && r.Status == 200 && !r.Time.Before(after) && listings < 2:
-			listings++
-			proof = r.Time.Add(time.Second) // it is dated when the answer is there
+		case r.Op == lambdatest.OpListInstances && r.Status == 200 && r.Time.After(after.Add(-time.Second)) && listings < 3:
+			listings++ // it may have come a moment before the end, and been answered after it
+			proof = r.Time
 		}
 	}
 	require.False(c.t, proof.IsZero(), "it was settled without a listing that proves the end")
-	return l.Price.For(proof.Sub(from))
+	if proof.Before(after) {
+		proof = after
+	}
+	return l.Price.For(proof.Add(time.Second).Sub(from) - c.skipped) // it is dated when the answer is there
 }
