@@ -30,8 +30,8 @@ test: lint ## vet, lint and run all tests (with the race detector where there is
 	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 8m ./...
 
 .PHONY: crash
-crash: ## kill -9 at every step of a lease, alone and with a keeper, and check what is left
-	$(TESTENV) $(GO) test $(TESTFLAGS) -count 1 -timeout 10m -v -run '^TestCrashMatrix|^TestProductDoesNotKnowTheTraps$$' ./cmd/gpulease
+crash: ## kill -9 at every step of a lease, by server, keeper and command, and check what is left
+	CGO_ENABLED=0 $(GO) test -count 1 -timeout 10m -v -run '^TestCrashMatrix|^TestProductDoesNotKnowTheTraps$$' ./cmd/gpulease
 
 .PHONY: race
 race: ## 16 processes try for 30 s to overspend a cap, on SQLite and on PostgreSQL (initdb and postgres)
