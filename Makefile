@@ -43,6 +43,11 @@ lint: ## gofmt, go vet and staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+.PHONY: model
+model: ## the long form of the random sequences in virtual time: 10,000 of them (RUNS=, SEED=), and the planted defects
+	GPULEASE_MODEL_RUNS=$(or $(RUNS),10000) GPULEASE_MODEL_SEED=$(or $(SEED),$$(date +%s)) GPULEASE_MODEL_WORKERS=$$(getconf _NPROCESSORS_ONLN) \
+	GPULEASE_MODEL_PLANTED=1000 $(GO) test -count=1 -timeout 0 -v -run '^TestModel' ./lease
+
 .PHONY: inspector
 inspector: build ## drive the loop with the public MCP inspector (needs npm)
 	test/inspector/run

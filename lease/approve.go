@@ -176,9 +176,6 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 	if err != nil {
 		return m.hold(ctx, l, err)
 	}
-	if err := m.saveKey(id, s); err != nil {
-		return m.hold(ctx, l, err)
-	}
 	m.Crash("approval-reserving")
 	got, d, err := m.Store.Rereserve(ctx, next, now, m.periods(p, now), "reserved, approved by "+l.ApprovedBy, func(u policy.Usage) policy.Decision {
 		d := policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, next.Region, l.TTL), u, m.alternatives(offers))
@@ -189,12 +186,10 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 	})
 	switch {
 	case errors.Is(err, ErrConflict):
-		return nil // stopped, denied or taken by another process, whose key it is then
+		return nil // stopped, denied or taken by another process
 	case err != nil:
-		m.dropKey(id)
 		return m.hold(ctx, l, ledgerError("reserve", err))
 	case d.Verdict != policy.Allow:
-		m.dropKey(id)
 		_, err := m.withdraw(ctx, l, Refused, "approved, but the policy does not allow it now: "+d.Explain())
 		return err
 	}

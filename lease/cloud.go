@@ -64,6 +64,8 @@ type Keys interface {
 	Save(id ID, privatePEM []byte) error
 	Load(id ID) (ssh.Signer, error)
 	Delete(id ID) error
+	// List names the leases whose keys are kept.
+	List() ([]ID, error)
 }
 
 // PolicySource gives the policy in force now. An error means: no launch.

@@ -27,8 +27,8 @@ func (r *reconciler) work(leases []Lease) {
 	}
 }
 
-// task runs do for a lease unless it runs already, and nudges the reconciler
-// when it is done.
+// task runs do for a lease unless it runs already, or did a moment ago, and nudges
+// the reconciler when it is done.
 func (r *reconciler) task(kind string, id ID, do func(context.Context, ID) error) {
 	m := r.m
 	name := kind + " " + string(id)
@@ -42,20 +42,18 @@ func (r *reconciler) task(kind string, id ID, do func(context.Context, ID) error
 	go func() {
 		defer r.working.Done()
 		err := do(r.workCtx, id)
-		if err != nil {
-			select { // what does not work now is not tried again at once
-			case <-r.workCtx.Done():
-			case <-time.After(m.Timing.SSHRetry):
-			}
+		if kind != "sample" {
+			m.nudge()
+		}
+		select { // whatever came of it, the same is not tried again at once
+		case <-r.workCtx.Done():
+		case <-time.After(m.Timing.SSHRetry):
 		}
 		m.mu.Lock()
 		delete(m.tasks, name)
 		m.mu.Unlock()
 		if err != nil && r.workCtx.Err() == nil {
 			m.log.Warn(kind, "lease", id, "err", err)
-		}
-		if kind != "sample" {
-			m.nudge()
 		}
 	}()
 }

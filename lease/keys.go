@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -67,4 +68,19 @@ func (d KeyDir) Delete(id ID) error {
 		return fmt.Errorf("delete the key of lease %s: %w", id, err)
 	}
 	return nil
+}
+
+// List names the leases whose keys are kept.
+func (d KeyDir) List() ([]ID, error) {
+	files, err := os.ReadDir(string(d))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the keys: %w", err)
+	}
+	var ids []ID
+	for _, f := range files {
+		if id, ok := strings.CutSuffix(f.Name(), ".key"); ok && ValidID(id) {
+			ids = append(ids, ID(id))
+		}
+	}
+	return ids, nil
 }

@@ -57,16 +57,9 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 		return Lease{}, err
 	}
 	m.Crash("intended")
-	if err := m.saveKey(l.ID, secrets); err != nil {
-		return Lease{}, err
-	}
-	m.Crash("key-saved")
 	res, err := m.Store.Reserve(ctx, l, l.CreatedAt, m.periods(p, l.CreatedAt), func(u policy.Usage) policy.Decision {
 		return refuseMany(waiting, policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, l.Region, l.TTL), u, m.alternatives(offers)))
 	})
-	if err != nil || res.Existing || res.Decision.Verdict != policy.Allow {
-		m.dropKey(l.ID)
-	}
 	switch {
 	case err != nil:
 		return Lease{}, ledgerError("reserve", err)
@@ -83,6 +76,13 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 // send launches what has been reserved, in a goroutine that outlives the call.
 func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions []string, s secrets) (Lease, error) {
 	m.Crash("reserved")
+	// Not before: a key whose lease the ledger does not know would stay for ever.
+	if err := m.Keys.Save(l.ID, s.login.PrivatePEM); err != nil {
+		return l, m.giveUp(context.WithoutCancel(ctx), l, Refused, &Error{
+			Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", LeaseID: l.ID, Err: err,
+		})
+	}
+	m.Crash("key-saved")
 	if err := m.EnsureGuard(ctx); err != nil {
 		m.log.Error("no guard could be started", "lease", l.ID, "err", err)
 		if p.RequireGuard && !m.reaperSeen(ctx) {
@@ -133,19 +133,6 @@ func (m *Manager) newSecrets() (s secrets, err error) {
 		err = &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
 	}
 	return s, err
-}
-
-func (m *Manager) saveKey(id ID, s secrets) error {
-	if err := m.Keys.Save(id, s.login.PrivatePEM); err != nil {
-		return &Error{Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", Err: err}
-	}
-	return nil
-}
-
-func (m *Manager) dropKey(id ID) {
-	if err := m.Keys.Delete(id); err != nil {
-		m.log.Warn("an unused key stays behind", "lease", id, "err", err)
-	}
 }
 
 // intent is the row that is written before anything is launched.

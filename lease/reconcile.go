@@ -208,6 +208,14 @@ func (r *reconciler) sweepWhenDue(ctx context.Context) error {
 
 // expire decides the end of a lease whose time is up. It needs no cloud.
 func (r *reconciler) expire(ctx context.Context, l Lease, now time.Time) Lease {
+	if l.State == Stopping && l.LaunchSentAt.IsZero() {
+		// Whoever stopped it died before it could settle; its launcher cannot mark it any more.
+		ended, err := r.m.settle(ctx, l, "no launch call was sent")
+		if err != nil {
+			r.m.log.Warn("a lease of which nothing was launched could not be settled", "lease", l.ID, "err", err)
+		}
+		return ended
+	}
 	why, detail := r.overdue(l, now)
 	if why == "" {
 		return l

@@ -19,6 +19,9 @@ func (m *Manager) settle(ctx context.Context, l Lease, note string) (Lease, erro
 	}
 	l.State = Stopping // CostAt counts up to GoneAt or now
 	cost := l.CostAt(now)
+	if l.LaunchSentAt.After(l.GoneAt) && !l.GoneAt.IsZero() {
+		cost = max(cost, l.Reserved) // nobody knows how long it was
+	}
 	l.State, l.Cost, l.Reserved, l.EndedAt = Ended, cost, 0, now
 	m.Crash("settling")
 	done, err := m.Store.Update(ctx, l, note)
@@ -80,6 +83,24 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	if any, err := m.Store.List(ctx, 1); err != nil || len(any) == 0 {
 		return err
 	}
+	return errors.Join(m.sweepPrivate(ctx), m.sweepAccount(ctx))
+}
+
+// sweepPrivate deletes this home's private keys of leases that have ended: whoever
+// settled them died before it came to that, or works for another home.
+func (m *Manager) sweepPrivate(ctx context.Context) error {
+	ids, err := m.Keys.List()
+	errs := []error{err}
+	for _, id := range ids {
+		if l, err := m.Store.Get(ctx, id); err == nil && l.State == Ended {
+			errs = append(errs, m.Keys.Delete(id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepAccount is Sweep in the account.
+func (m *Manager) sweepAccount(ctx context.Context) error {
 	ledger, err := m.Store.LedgerID(ctx)
 	if err != nil {
 		return err
@@ -105,10 +126,6 @@ func (m *Manager) Sweep(ctx context.Context) error {
 			return false
 		}
 		l, err := m.Store.Get(ctx, ID(id))
-		if err != nil || l.State != Ended {
-			return false
-		}
-		m.dropKey(l.ID) // who ended it may have died before that
-		return true
+		return err == nil && l.State == Ended
 	}))
 }

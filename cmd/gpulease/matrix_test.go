@@ -69,8 +69,8 @@ var plots = map[string]plot{
 // Where a launch can be cut short. Up to before nothing is on record, up to unsent
 // nothing was sent.
 var (
-	unwritten = []string{"sighted", "intended", "key-saved"}
-	unsent    = []string{"reserved", "guarded", "key-adding", "key-added", "launch-marking"}
+	unwritten = []string{"sighted", "intended"}
+	unsent    = []string{"reserved", "key-saved", "guarded", "key-adding", "key-added", "launch-marking"}
 	sent      = []string{"launch-marked", "launch-sent", "binding", "bound"}
 	up        = []string{"seen", "booted", "readying", "ready"}
 	down      = []string{
