@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gpulease/gpulease/policy"
@@ -80,6 +81,36 @@ func (m *Manager) Deny(ctx context.Context, id ID, by, why string) (Lease, error
 		}
 		return l, l.Detail
 	})
+}
+
+// Doubts says why a request that waits would not be launched now, although a
+// person said yes; "" where nothing stands against it.
+func (m *Manager) Doubts(ctx context.Context, l Lease) string {
+	p, err := m.Policy.Current()
+	if err != nil {
+		return "the policy cannot be used: " + err.Error()
+	}
+	if f, err := m.Store.Frozen(ctx); err == nil && f.On() {
+		return "launches are frozen by " + f.By
+	}
+	now := m.now()
+	u, err := m.Store.Usage(ctx, l.Principal, now, m.periods(p, now))
+	if err != nil {
+		return "the ledger cannot be read: " + err.Error()
+	}
+	r := policy.Request{
+		Principal: l.Principal, Type: l.Type, Region: l.AskedRegion, Image: l.ImageFamily, GPUs: l.GPUs, PricePerHour: l.Price,
+		TTL: l.TTL, BootAllowance: l.BootAllowance, StopAllowance: l.StopAllowance,
+	}
+	d := policy.Evaluate(p, r, u, nil)
+	var said []string
+	for _, v := range d.Violations {
+		if l.AskedRegion == "" && strings.Contains(v.Rule, "regions.") {
+			continue // one that is allowed may be free then
+		}
+		said = append(said, fmt.Sprintf("%s (%s: %s)", v.Message, v.Rule, v.Source))
+	}
+	return strings.Join(said, "; ")
 }
 
 func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (Lease, error) {
@@ -190,7 +221,7 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 	case err != nil:
 		return m.hold(ctx, l, ledgerError("reserve", err))
 	case d.Verdict != policy.Allow:
-		_, err := m.withdraw(ctx, l, Refused, "approved, but the policy does not allow it now: "+d.Explain())
+		_, err := m.withdraw(ctx, l, Refused, "approved, but the policy does not allow it now: "+strings.ReplaceAll(d.Explain(), "\n", "; "))
 		return err
 	}
 	m.Crash("approval-reserved")

@@ -2,6 +2,8 @@ package lease_test
 
 import (
 	"errors"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -173,6 +175,11 @@ func TestFreezeStopsLaunchesAtOnce(t *testing.T) {
 	_, err = k.m.Stop(t.Context(), running.ID)
 	require.NoError(t, err, "ends go on")
 	k.settled(k.untilState(running.ID, lease.Ended))
+	require.NoError(t, k.m.Freeze(t.Context(), "bob", ""))
+	f, err := k.m.Frozen(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "ann", f.By, "frozen twice, the first reason stands")
+	require.Equal(t, "launches and extensions are frozen by ann: look at the bill first", k.m.Notices(t.Context())[0])
 	require.NoError(t, k.m.Unfreeze(t.Context(), "ann"))
 	k.launch(lease.LaunchRequest{})
 }
@@ -239,6 +246,38 @@ func TestExtension(t *testing.T) {
 	k.settled(over)
 	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Minute})
 	require.Equal(t, lease.CodeLeaseEnded, lease.CodeOf(err))
+}
+
+// Whatever a refusal names passes: the policy's limits, the hard stop and the
+// approval threshold all count.
+func TestWhatARefusedExtensionNamesPasses(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.MaxTTL = 4 * time.Hour })
+	l := k.launch(lease.LaunchRequest{TTL: 30 * time.Minute})
+	k.untilState(l.ID, lease.Ready)
+	k.change(func(p *policy.Policy) { p.ApproveAbove = 3 * policy.Dollar })
+	_, err := k.m.Extend(t.Context(), l.ID, lease.Extension{More: 10 * time.Hour})
+	var e *lease.Error
+	require.ErrorAs(t, err, &e)
+	require.Contains(t, e.Why, "max_ttl")
+	require.Contains(t, e.Why, "hard_stop")
+	named := regexp.MustCompile(`extend_lease by (\d+) minutes would pass$`).FindStringSubmatch(e.Next)
+	require.NotNil(t, named, e.Next)
+	minutes, err := strconv.Atoi(named[1])
+	require.NoError(t, err)
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Duration(minutes) * time.Minute})
+	require.NoError(t, err, e.Next)
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Minute})
+	require.Equal(t, lease.CodeApprovalRequired, lease.CodeOf(err), "and nothing longer does")
+}
+
+func TestDoubtsAboutARequestAreNamedBeforeItIsApproved(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{})
+	require.Empty(t, k.m.Doubts(t.Context(), l))
+	k.change(func(p *policy.Policy) { p.Caps.PerDay = policy.Cents(10) })
+	require.Contains(t, k.m.Doubts(t.Context(), l), "caps.per_day")
 }
 
 // Two processes extend at once: both extensions are reserved, or one is refused,

@@ -109,9 +109,8 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 	next.TTL += x.More
 	next.Deadline = l.Deadline.Add(x.More)
 	next.PolicyHash = p.Hash()
-	if last := l.HardStop.Add(-l.StopAllowance); next.Deadline.After(last) {
-		return l, m.tooLong(l, x, last)
-	}
+	last := l.HardStop.Add(-l.StopAllowance)
+	beyond := next.Deadline.After(last)
 	// What booting has taken is known once it is ready.
 	boot := l.BootAllowance
 	if l.State == Ready {
@@ -133,6 +132,9 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 		if d.Verdict == policy.Ask && x.By != "" {
 			d.Verdict = policy.Allow
 		}
+		if beyond {
+			d = deniedByName(d, l, next.Deadline, last)
+		}
 		return d
 	})
 	switch {
@@ -141,7 +143,7 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 	case err != nil:
 		return l, ledgerError("extend the lease", err).of(l.ID)
 	case d.Verdict != policy.Allow:
-		return l, notExtended(l, d)
+		return l, notExtended(l, d, last)
 	}
 	m.Crash("extended")
 	m.log.Info("extended", "lease", l.ID, "deadline", got.Deadline, "reserved", got.Reserved.String())
@@ -149,33 +151,42 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 	return got, nil
 }
 
-// tooLong refuses an extension beyond the hard stop.
-func (m *Manager) tooLong(l Lease, x Extension, last time.Time) *Error {
-	e := &Error{
-		Code: CodePolicyDenied, Message: fmt.Sprintf("lease %s cannot be extended by %s", l.ID, x.More), LeaseID: l.ID,
-		Why:  fmt.Sprintf("its last possible deadline is %s, by max_ttl as it was at the launch; its name says so to everybody who may end it", last.Format(time.RFC3339)),
-		Next: "launch_lease for a new machine, and stop this one",
-	}
-	if left := last.Sub(l.Deadline).Truncate(time.Minute); left >= time.Minute {
-		e.Next = fmt.Sprintf("extend_lease by %d minutes at most", int(left/time.Minute))
-	}
-	return e
+// deniedByName adds to a decision that the lease's name, which holds its hard
+// stop, allows no deadline that late.
+func deniedByName(d policy.Decision, l Lease, asked, last time.Time) policy.Decision {
+	d.Verdict = policy.Deny
+	d.Violations = append(d.Violations, policy.Violation{
+		Rule: "hard_stop", Code: policy.CodePolicyDenied, Limit: last.Format(time.RFC3339), Asked: asked.Format(time.RFC3339), Source: "the name of its instance",
+		Message: fmt.Sprintf("a deadline at %s is later than %s, the last that max_ttl could ever allow when lease %s was launched", asked.Format(time.RFC3339), last.Format(time.RFC3339), l.ID),
+	})
+	return d
 }
 
-func notExtended(l Lease, d policy.Decision) *Error {
+// notExtended refuses an extension and names the longest that passes now, if there
+// is one: what the policy leaves and what the hard stop leaves, whichever is less.
+func notExtended(l Lease, d policy.Decision, last time.Time) *Error {
 	e := &Error{
 		Code: Code(d.Code()), Message: fmt.Sprintf("the policy does not allow this extension; lease %s keeps its deadline", l.ID), Why: d.Explain(), LeaseID: l.ID,
 		Next: "finish before the deadline, or have the policy changed by its owner",
 	}
-	if d.Verdict == policy.Ask {
+	longest, approval := d.LongestTTL, false
+	switch n := d.Nearest; {
+	case d.Verdict == policy.Ask:
 		e.Message = fmt.Sprintf("this extension needs a person's approval; lease %s keeps its deadline", l.ID)
-		e.Next = fmt.Sprintf("ask a person to run: gpulease extend %s --minutes N", l.ID)
+		e.Next = fmt.Sprintf("ask a person to run gpulease extend %s with --minutes and the minutes that you need", l.ID)
+		longest = 0
+		if n != nil {
+			longest = n.TTL
+		}
+	case n != nil && n.Type == l.Type && n.Region == l.Region:
+		longest, approval = n.TTL, n.Approval
 	}
-	longest := d.LongestTTL
-	if d.Verdict == policy.Ask && d.Nearest != nil {
-		longest = d.Nearest.TTL
-	}
-	if more := (longest - l.TTL).Truncate(time.Minute); more >= time.Minute {
+	more := min(longest-l.TTL, last.Sub(l.Deadline)).Truncate(time.Minute)
+	switch {
+	case more < time.Minute:
+	case approval:
+		e.Next += fmt.Sprintf("; extend_lease by %d minutes would pass if a person approves it (gpulease extend %s --minutes %d)", int(more/time.Minute), l.ID, int(more/time.Minute))
+	default:
 		e.Next += fmt.Sprintf("; extend_lease by %d minutes would pass", int(more/time.Minute))
 	}
 	return e

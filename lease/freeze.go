@@ -7,7 +7,12 @@ import (
 // Freeze stops launches and extensions at once, over all processes that share
 // the store: what was reserved before and not sent yet is not sent any more.
 // Running leases go on, and are ended as ever.
+//
+// A freeze that is in force keeps its time and its reason where no new one is given.
 func (m *Manager) Freeze(ctx context.Context, by, why string) error {
+	if f, err := m.Frozen(ctx); err != nil || f.On() && why == "" {
+		return err
+	}
 	if err := m.Store.Freeze(ctx, Freeze{At: m.now(), By: by, Why: why}); err != nil {
 		return ledgerError("freeze", err)
 	}

@@ -29,6 +29,10 @@ func checkResults(paths []string, dir string) error {
 		case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			return invalid("rename it", "the path of the result %q has a control character", p)
 		}
+		// One that the machine would refuse at the end would take the others with it.
+		if err := remote.CheckPath(p); err != nil {
+			return invalid("give it below the home directory, or as an absolute path", "the result %q cannot be fetched: %v", p, err)
+		}
 	}
 	return nil
 }

@@ -62,6 +62,18 @@ func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// A path that the machine would refuse at the end would take the others with it,
+// so it is refused at the launch.
+func TestResultsThatCannotComeAreRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	for _, bad := range []string{"../../x", "out/../../x", "a\nb", " "} {
+		_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, Results: []string{"out", bad}, ResultsDir: t.TempDir()})
+		require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err), "%q: %v", bad, err)
+	}
+	require.Zero(t, k.sim.LaunchCount())
+}
+
 // Whatever becomes of the rescue, the end comes, and in time.
 func TestRescueThatFailsOrHangsDoesNotKeepTheMachine(t *testing.T) {
 	t.Parallel()

@@ -237,7 +237,11 @@ func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []stri
 func (m *Manager) Notices(ctx context.Context) []string {
 	out := m.unconfirmed(ctx, "", m.now())
 	if f, err := m.Store.Frozen(ctx); err == nil && f.On() {
-		out = append(out, "launches and extensions are frozen by "+f.By)
+		text := "launches and extensions are frozen by " + f.By
+		if f.Why != "" {
+			text += ": " + f.Why
+		}
+		out = append(out, text)
 	}
 	if strangers, err := m.Store.Sighted(ctx); err == nil && len(strangers) > 0 {
 		var rate policy.Money

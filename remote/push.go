@@ -177,6 +177,12 @@ func tooMuch(p *plan, limit int64) error {
 }
 
 // cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.
+// CheckPath says what is wrong with a path on the machine that is to be fetched, before anything is asked of the machine.
+func CheckPath(name string) error {
+	_, err := cleanAsked(name)
+	return err
+}
+
 func cleanRemote(dir string) (string, error) {
 	if strings.ContainsFunc(dir, unicode.IsControl) || len(dir) > 4000 {
 		return "", invalid("remote directory %q", dir)

@@ -45,7 +45,7 @@ func listLeases(r Reader) Tool {
 			s := r.Status(ctx, l)
 			out.Leases = append(out.Leases, standingOf(s))
 			out.BudgetLeft = limited(s.BudgetLeft)
-			if l.State.Live() {
+			if l.Counts() {
 				total += l.Price
 			}
 			for _, w := range s.Warnings {

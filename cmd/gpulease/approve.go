@@ -54,6 +54,11 @@ func (s *settings) approve(c *cobra.Command, a *app, id lease.ID, yes bool, wait
 		if err := a.printRequest(ctx, c.OutOrStdout(), l); err != nil {
 			return err
 		}
+		if doubts := a.manager.Doubts(ctx, l); doubts != "" {
+			if _, err := fmt.Fprintf(c.OutOrStdout(), "WARNING     as things are now it would be refused all the same: %s\n", printable(doubts)); err != nil {
+				return err
+			}
+		}
 		if err := confirm(c, yes, "approve it?"); err != nil {
 			return err
 		}

@@ -93,8 +93,8 @@ func (s *settings) checkPolicyFile(c *cobra.Command, args []string) error {
 
 // try puts a request to a policy and prints what it says.
 func (s *settings) try(c *cobra.Command, p *policy.Policy, t trial) error {
-	if t.ttl < 0 || t.ttl%time.Minute != 0 {
-		return usageError(fmt.Errorf("--ttl %s: give whole minutes", t.ttl))
+	if t.ttl < 0 || t.ttl%time.Minute != 0 || t.ttl == 0 && c.Flags().Changed("ttl") {
+		return usageError(fmt.Errorf("--ttl %s: give whole minutes, at least one", t.ttl))
 	}
 	w, err := s.wanted(c.Context(), p, t)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *settings) try(c *cobra.Command, p *policy.Policy, t trial) error {
 	if err := printTrial(c.OutOrStdout(), r, d, w.note, frozen); err != nil {
 		return err
 	}
-	if d.Verdict != policy.Allow || frozen.On() {
+	if d.Verdict != policy.Allow || frozen.On() || w.nowhere {
 		return &exitError{code: 1}
 	}
 	return nil
@@ -132,6 +132,7 @@ func (s *settings) try(c *cobra.Command, p *policy.Policy, t trial) error {
 type wanted struct {
 	requests []policy.Request
 	offers   []policy.Offer
+	nowhere  bool   // it is free nowhere that would do
 	note     string // what has to be known beside the decision
 }
 
@@ -178,7 +179,7 @@ func (s *settings) wanted(ctx context.Context, p *policy.Policy, t trial) (wante
 	}
 	switch {
 	case len(free) == 0:
-		w.note = "it is free nowhere now, so a launch would fail with no_capacity"
+		w.nowhere, w.note = true, "it is free nowhere now, so a launch would fail with no_capacity"
 	case r.Region == "":
 		for _, region := range free {
 			r.Region = region
@@ -186,7 +187,7 @@ func (s *settings) wanted(ctx context.Context, p *policy.Policy, t trial) (wante
 		}
 		return w, nil
 	case !slices.Contains(free, r.Region):
-		w.note = fmt.Sprintf("it is not free in %s now, so a launch would fail with no_capacity; it is in %s", r.Region, strings.Join(free, ", "))
+		w.nowhere, w.note = true, fmt.Sprintf("it is not free in %s now, so a launch would fail with no_capacity; it is in %s", r.Region, strings.Join(free, ", "))
 	}
 	w.requests = []policy.Request{r}
 	return w, nil

@@ -50,7 +50,8 @@ func (x *examination) leftovers(ctx context.Context) {
 	if len(f.lost)+len(f.unknown) == 0 {
 		text := fmt.Sprintf("no machine of ours is left over; %s of live leases here", count(f.live, "machine"))
 		if len(f.elsewhere) > 0 {
-			text += "; of other ledgers and within their time: " + names(f.elsewhere)
+			text += "; of other ledgers and within their time: " + names(f.elsewhere) +
+				". If their ledger is lost, gpulease reap --adopt takes them into this one"
 		}
 		x.ok("leftovers", State, "%s", text)
 	}
