@@ -28,6 +28,9 @@ type FetchOptions struct {
 	// Manifest is the name below dst, if any, of a file that gets the summary with all hashes, also when the fetch ends
 	// early. See [FetchSummary.Manifest].
 	Manifest string
+	// Unlinked refuses a dst to which a link leads. Without it, who may put a link in the place of dst, or of a directory
+	// above it, decides where the files land.
+	Unlinked bool
 }
 
 // FetchSummary is what a fetch brought. Files, Left and Skipped are sorted by path.
@@ -105,10 +108,7 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 		}
 		job.asked = append(job.asked, wanted{name, clean})
 	}
-	if err := os.MkdirAll(dst, 0o755); err != nil {
-		return FetchSummary{}, err
-	}
-	if job.root, err = os.OpenRoot(dst); err != nil {
+	if job.root, err = openTarget(dst, o.Unlinked); err != nil {
 		return FetchSummary{}, err
 	}
 	defer func() { _ = job.root.Close() }()
