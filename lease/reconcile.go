@@ -27,6 +27,9 @@ const (
 	// blindAfter is how many listings may fail before our own clock is trusted: a
 	// lease must not outlive its deadline because the cloud does not answer.
 	blindAfter = 5
+	// leadPause is how long a leader that cannot list steps aside, so that another
+	// process that may be able to can take the lead.
+	leadPause = 5 * time.Second
 )
 
 // reconciler is a process's memory between two passes. Losing it loses nothing
@@ -39,6 +42,7 @@ type reconciler struct {
 	host     role      // does what concerns this home's machines
 	listed   time.Time // last try to list
 	failed   int       // listings in a row without an answer
+	paused   time.Time // when we last stepped aside because of that
 	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
 	untidy   bool    // the last look has found instances of ended leases, or has failed
@@ -110,9 +114,11 @@ func (r *reconciler) pass(ctx context.Context) error {
 	}
 	r.lead.name, r.lead.lock = roleLeader+" "+account, func() (bool, error) { return m.Lead(account) }
 	r.host.name, r.host.lock = roleHost+" "+m.Home, m.Host
-	lead, err := r.plays(ctx, &r.lead)
-	if err != nil {
-		return err
+	lead := false
+	if since := m.now().Sub(r.paused); since < 0 || since >= leadPause {
+		if lead, err = r.plays(ctx, &r.lead); err != nil {
+			return err
+		}
 	}
 	if lead {
 		err = r.once(ctx, leases)
@@ -277,7 +283,10 @@ func (r *reconciler) list(ctx context.Context, leases []Lease) error {
 	instances, err := m.Cloud.Instances(callCtx)
 	cancel()
 	if err != nil {
-		r.failed++
+		if r.failed++; r.failed%blindAfter == 0 {
+			r.paused = m.now() // it may be only us who cannot reach the cloud
+			r.stepDown()
+		}
 		return fmt.Errorf("list instances: %w", err)
 	}
 	r.failed = 0

@@ -1,0 +1,100 @@
+package lease_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda"
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
+)
+
+// process is one more process beside the kit's, on the same ledger unless c says otherwise.
+func (k *kit) process(c lease.Config) (m *lease.Manager, end func()) {
+	k.t.Helper()
+	if c.Store == nil {
+		c.Store = k.db
+	}
+	if c.Cloud == nil {
+		c.Cloud = k.client(k.sim.APIKey())
+	}
+	if c.Keys == nil {
+		c.Keys = k.keys
+	}
+	if c.Policy == nil {
+		c.Policy = k.policy
+	}
+	c.Machine, c.Now, c.Rand, c.Principal, c.Timing, c.Logger = k.machine, k.sim.Now, rand.Reader, "tester", k.timing, k.log
+	m, err := lease.New(c)
+	require.NoError(k.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	end = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(k.t, <-done)
+	})
+	k.t.Cleanup(end)
+	return m, end
+}
+
+// leadLock is the lock of which one process has the lead.
+type leadLock struct{ holder atomic.Int64 }
+
+func (l *leadLock) as(n int64, c lease.Config) lease.Config {
+	c.Lead = func(string) (bool, error) { return l.holder.CompareAndSwap(0, n) || l.holder.Load() == n, nil }
+	c.Yield = func() { l.holder.CompareAndSwap(n, 0) }
+	return c
+}
+
+// cutOff is a cloud that can be out of reach for one process alone.
+type cutOff struct {
+	cloud
+	cut *atomic.Bool
+}
+
+func (c cutOff) Instances(ctx context.Context) ([]lambda.Instance, error) {
+	if c.cut.Load() {
+		return nil, errors.New("no route to host")
+	}
+	return c.cloud.Instances(ctx)
+}
+
+func (c cutOff) Terminate(ctx context.Context, ids ...string) ([]lambda.Instance, error) {
+	if c.cut.Load() {
+		return nil, errors.New("no route to host")
+	}
+	return c.cloud.Terminate(ctx, ids...)
+}
+
+// The leader has the ledger, but not the cloud: a firewall, a VPN, a sandbox. Another
+// process has both, and must not stand by until the machine is past its hard stop.
+func TestLeaderThatIsCutOffFromTheCloudLetsAnotherLead(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	k.halt()
+	var lock leadLock
+	var cut atomic.Bool
+	first, _ := k.process(lock.as(1, lease.Config{Cloud: cutOff{k.client(k.sim.APIKey()), &cut}, Guard: "server 1"}))
+	k.m = first
+	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
+	l = k.untilState(l.ID, lease.Ready)
+	second, _ := k.process(lock.as(2, lease.Config{Guard: "server 2"}))
+	k.pass(5, time.Second)
+	require.Equal(t, int64(1), lock.holder.Load())
+	cut.Store(true)
+	k.m = second
+	for k.sim.Now().Before(l.Deadline.Add(10 * time.Minute)) {
+		k.pass(1, 2*time.Second)
+	}
+	got := k.get(l.ID)
+	require.Equal(t, lease.Ended, got.State, "%s; the leader is %d", got.Detail, lock.holder.Load())
+	require.Empty(t, k.sim.Running())
+}
