@@ -98,3 +98,33 @@ func TestLeaderThatIsCutOffFromTheCloudLetsAnotherLead(t *testing.T) {
 	require.Equal(t, lease.Ended, got.State, "%s; the leader is %d", got.Detail, lock.holder.Load())
 	require.Empty(t, k.sim.Running())
 }
+
+// A process stalls on its way to an approved launch, another one launches meanwhile. The
+// one that wakes up must not put its own key in the place of the one that opens the machine.
+func TestProcessThatStallsBeforeAnApprovedLaunchSparesTheKey(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	k.halt()
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
+	require.Equal(t, lease.AwaitingApproval, l.State)
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	stalled, wake := make(chan struct{}), make(chan struct{})
+	stall := sync.OnceFunc(func() { close(stalled); <-wake })
+	_, end := k.process(lease.Config{Guard: "server 1", Lead: func(string) (bool, error) { return false, nil }, Crash: func(point string) {
+		if point == "sighted" {
+			stall()
+		}
+	}})
+	<-stalled
+	k.m, _ = k.process(lease.Config{Guard: "server 2"})
+	k.untilState(l.ID, lease.Ready)
+	before, err := k.keys.Load(l.ID)
+	require.NoError(t, err)
+	close(wake)
+	time.Sleep(50 * time.Millisecond)
+	end()
+	after, err := k.keys.Load(l.ID)
+	require.NoError(t, err)
+	require.Equal(t, before.PublicKey().Marshal(), after.PublicKey().Marshal(), "the machine cannot be reached any more")
+}
