@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,4 +128,38 @@ func TestProcessThatStallsBeforeAnApprovedLaunchSparesTheKey(t *testing.T) {
 	after, err := k.keys.Load(l.ID)
 	require.NoError(t, err)
 	require.Equal(t, before.PublicKey().Marshal(), after.PublicKey().Marshal(), "the machine cannot be reached any more")
+}
+
+// otherKey is the same account under another API key.
+type otherKey struct{ cloud }
+
+func (c otherKey) Account(context.Context) (string, error) { return "another-key", nil }
+
+func (c otherKey) Sign(ctx context.Context, text string) (string, error) {
+	return c.cloud.Sign(ctx, "another "+text)
+}
+
+// A laptop sleeps for a quarter of an hour; a colleague's process, with an API key of its
+// own, takes its lease over. The laptop still has the only key to the machine, and brings
+// the results home.
+func TestLeaseThatIsBoundToAnotherKeyBringsItsResultsHome(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	k.halt()
+	dir := t.TempDir()
+	k.machine.fetch = k.brings("model.pt")
+	laptop := lease.Config{Home: "laptop", Guard: "server 1"}
+	m, sleep := k.process(laptop)
+	k.m = m
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour, Results: []string{"model.pt"}, ResultsDir: dir})
+	k.untilState(l.ID, lease.Ready)
+	sleep()
+	colleague, _ := k.process(lease.Config{Home: "desk", Guard: "server 2", Cloud: otherKey{k.client(k.sim.APIKey())}, Keys: lease.KeyDir(t.TempDir())})
+	k.m = colleague
+	k.pass(80, 15*time.Second)
+	require.Equal(t, "another-key", k.get(l.ID).Account, "the colleague has it now")
+	k.process(laptop)
+	got := k.untilBy(l.ID, "over", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
+	require.Equal(t, lease.Deadline, got.Reason)
+	require.FileExists(t, filepath.Join(dir, "model.pt"), "%s", got.Rescue)
 }

@@ -7,7 +7,7 @@ import (
 
 // work does what is due on the machines of this home's leases, each in a
 // goroutine of its own: a machine that does not answer must not hold up the others.
-func (r *reconciler) work(leases []Lease) {
+func (r *reconciler) work(account string, leases []Lease) {
 	m := r.m
 	r.samples.keep(leases)
 	for _, l := range leases {
@@ -15,7 +15,7 @@ func (r *reconciler) work(leases []Lease) {
 			continue
 		}
 		switch {
-		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero():
+		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero() && l.Account == account:
 			r.task("launch", l.ID, m.launchApproved)
 		case l.State == Booting && l.Addr != "":
 			r.task("boot", l.ID, m.awaitReady)

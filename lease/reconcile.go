@@ -105,29 +105,36 @@ func (r *reconciler) pass(ctx context.Context) error {
 	r.others = slices.DeleteFunc(slices.Clone(r.known), func(l Lease) bool { return l.Account == account })
 	if len(leases) == 0 {
 		r.stepDown()
-		return r.lookForOthers(ctx, account)
+		err = r.lookForOthers(ctx, account)
+	} else {
+		err = r.leadOn(ctx, account, leases)
 	}
+	// Whatever key a lease is bound to, only its home can reach the machine.
+	r.host.name, r.host.lock = roleHost+" "+m.Home, m.Host
+	host, hostErr := r.plays(ctx, &r.host)
+	if host {
+		r.work(account, append(leases, r.others...))
+	}
+	return errors.Join(err, hostErr)
+}
+
+// leadOn does what concerns the account, if that is this process's part.
+func (r *reconciler) leadOn(ctx context.Context, account string, leases []Lease) error {
+	m := r.m
 	if err := r.say(ctx, &r.beat, m.Guard); err != nil {
 		r.stepDown()
 		r.endUnwritten(ctx)
 		return err
 	}
+	if since := m.now().Sub(r.paused); since >= 0 && since < leadPause {
+		return nil
+	}
 	r.lead.name, r.lead.lock = roleLeader+" "+account, func() (bool, error) { return m.Lead(account) }
-	r.host.name, r.host.lock = roleHost+" "+m.Home, m.Host
-	lead := false
-	if since := m.now().Sub(r.paused); since < 0 || since >= leadPause {
-		if lead, err = r.plays(ctx, &r.lead); err != nil {
-			return err
-		}
+	lead, err := r.plays(ctx, &r.lead)
+	if err != nil || !lead {
+		return err
 	}
-	if lead {
-		err = r.once(ctx, leases)
-	}
-	host, hostErr := r.plays(ctx, &r.host)
-	if host {
-		r.work(leases)
-	}
-	return errors.Join(err, hostErr)
+	return r.once(ctx, leases)
 }
 
 // once looks at every live lease of the account and does what is due.
