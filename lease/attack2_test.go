@@ -163,3 +163,67 @@ func TestLeaseThatIsBoundToAnotherKeyBringsItsResultsHome(t *testing.T) {
 	require.Equal(t, lease.Deadline, got.Reason)
 	require.FileExists(t, filepath.Join(dir, "model.pt"), "%s", got.Rescue)
 }
+
+// oldNews is a store whose list of live leases can be held up.
+type oldNews struct {
+	lease.Store
+	mu   sync.Mutex
+	then func()
+}
+
+func (s *oldNews) Live(ctx context.Context) ([]lease.Lease, error) {
+	live, err := s.Store.Live(ctx)
+	s.mu.Lock()
+	then := s.then
+	s.then = nil
+	s.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	return live, err
+}
+
+// An extension is written between a look at the ledger and what follows from it. What
+// the agent was promised holds.
+func TestExtensionAtTheDeadlineIsNotEndedByOldNews(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
+	l = k.untilState(l.ID, lease.Ready)
+	k.until(l.ID, "about to end", func(l lease.Lease) bool { return k.sim.Now().After(l.Deadline.Add(-3 * time.Second)) })
+	k.halt()
+	asked, write := make(chan struct{}), make(chan struct{})
+	agent, err := lease.New(lease.Config{
+		Store: k.db, Cloud: k.client(k.sim.APIKey()), Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader, Timing: k.timing,
+		Crash: func(point string) {
+			if point == "extending" {
+				close(asked)
+				<-write
+			}
+		},
+	})
+	require.NoError(t, err)
+	store := &oldNews{Store: k.db}
+	k.m, _ = k.process(lease.Config{Store: store})
+	time.Sleep(100 * time.Millisecond) // it has listed the account and is sure of the time
+	extended, seen := make(chan error, 1), make(chan struct{})
+	go func() {
+		_, err := agent.Extend(context.Background(), l.ID, lease.Extension{More: 30 * time.Minute})
+		extended <- err
+	}()
+	<-asked
+	store.mu.Lock()
+	store.then = func() {
+		k.sim.Advance(l.Deadline.Sub(k.sim.Now()) + time.Second)
+		close(write)
+		err = <-extended
+		close(seen)
+	}
+	store.mu.Unlock()
+	<-seen
+	require.NoError(t, err)
+	k.pass(10, time.Second)
+	got := k.get(l.ID)
+	require.Equal(t, lease.Ready, got.State, "%s: %s", got.Reason, got.Detail)
+	require.True(t, got.Deadline.Equal(l.Deadline.Add(30*time.Minute)))
+}

@@ -229,11 +229,12 @@ func (r *reconciler) expire(ctx context.Context, l Lease, now time.Time) Lease {
 		}
 		return ended
 	}
-	why, detail := r.overdue(l, now)
+	why, _ := r.overdue(l, now)
 	if why == "" {
 		return l
 	}
-	stopped, err := r.m.stop(ctx, l.ID, why, detail)
+	// It may have been extended, say, since we looked.
+	stopped, err := r.m.stopIf(ctx, l.ID, func(l Lease) (Reason, string) { return r.overdue(l, now) })
 	if err != nil {
 		r.m.log.Error("a lease whose time is up could not be stopped", "lease", l.ID, "err", err)
 		return l

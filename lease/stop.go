@@ -26,6 +26,11 @@ func (m *Manager) Stop(ctx context.Context, id ID) (Lease, error) {
 
 // stop writes the decision to end a lease.
 func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (Lease, error) {
+	return m.stopIf(ctx, id, func(Lease) (Reason, string) { return why, detail })
+}
+
+// stopIf is stop, where cause gives a reason for the lease as it is when that is written.
+func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, string)) (Lease, error) {
 	defer m.nudge()
 	for {
 		l, err := m.get(ctx, id)
@@ -33,6 +38,10 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 			return Lease{}, err
 		}
 		if l.State == Ended || l.State == Stopping {
+			return l, nil
+		}
+		why, detail := cause(l)
+		if why == "" {
 			return l, nil
 		}
 		if l.State == AwaitingApproval {
