@@ -18,21 +18,6 @@ const (
 	approvedFor = 15 * time.Minute
 )
 
-// waiting counts the principal's requests that wait for approval.
-func (m *Manager) waiting(ctx context.Context, principal string) (int, error) {
-	live, err := m.Store.Live(ctx)
-	if err != nil {
-		return 0, ledgerError("count the requests that wait for approval", err)
-	}
-	n := 0
-	for _, l := range live {
-		if l.State == AwaitingApproval && l.Principal == principal {
-			n++
-		}
-	}
-	return n, nil
-}
-
 // refuseMany denies what would wait for approval beside many others: a person is
 // not to be flooded.
 func refuseMany(waiting int, d policy.Decision) policy.Decision {

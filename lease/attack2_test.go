@@ -227,3 +227,17 @@ func TestExtensionAtTheDeadlineIsNotEndedByOldNews(t *testing.T) {
 	require.Equal(t, lease.Ready, got.State, "%s: %s", got.Reason, got.Detail)
 	require.True(t, got.Deadline.Equal(l.Deadline.Add(30*time.Minute)))
 }
+
+func TestManyRequestsAtOnceDoNotFloodAPerson(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	var wait sync.WaitGroup
+	for range 40 {
+		wait.Go(func() { _, _ = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType}) })
+	}
+	wait.Wait()
+	live, err := k.db.Live(t.Context())
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(live), 10)
+	require.NotEmpty(t, live)
+}

@@ -48,17 +48,13 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err := m.askTime(ctx); err != nil {
 		return Lease{}, err
 	}
-	waiting, err := m.waiting(ctx, r.Principal)
-	if err != nil {
-		return Lease{}, err
-	}
 	l, secrets, err := m.intent(ctx, p, r, q)
 	if err != nil {
 		return Lease{}, err
 	}
 	m.Crash("intended")
 	res, err := m.Store.Reserve(ctx, l, l.CreatedAt, m.periods(p, l.CreatedAt), func(u policy.Usage) policy.Decision {
-		return refuseMany(waiting, policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, l.Region, l.TTL), u, m.alternatives(offers)))
+		return refuseMany(u.Principal.Waiting, policy.Evaluate(p, m.policyRequest(p, l.Principal, q.Offer, l.Region, l.TTL), u, m.alternatives(offers)))
 	})
 	switch {
 	case err != nil:

@@ -60,7 +60,7 @@ type Store interface {
 	// holds (see Lease.Held) in every period; for each ended lease its settled cost in
 	// each period in which it ended; and apart from them what instances cost that no
 	// lease accounts for (see Sight). Usage.LaunchesLastHour counts the leases reserved
-	// in the hour before at. decide must be pure; it may be called more than once.
+	// in the hour before at, Usage.Waiting those that await approval. decide must be pure; it may be called more than once.
 	// It fails with ErrFrozen or ErrClock, among others.
 	Reserve(ctx context.Context, l Lease, at time.Time, p Periods, decide func(policy.Usage) policy.Decision) (Reservation, error)
 

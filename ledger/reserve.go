@@ -115,7 +115,8 @@ const (
 	sumCorrections = `SELECT l.principal = ?, CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT), CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT),
 		CAST(SUM(CASE WHEN l.ended_at >= ? THEN e.cost ELSE 0 END) AS BIGINT), CAST(SUM(e.cost) AS BIGINT)
 		FROM events e JOIN leases l ON l.id = e.lease WHERE e.was = 'ended' GROUP BY 1`
-	countLaunches = `SELECT principal = ?, COUNT(*) FROM leases WHERE reserved_at > ? AND id <> ? GROUP BY 1`
+	countWaiting  = `SELECT principal = ?, 0, COUNT(*) FROM leases WHERE state = 'awaiting_approval' GROUP BY 1`
+	countLaunches = `SELECT principal = ?, COUNT(*), 0 FROM leases WHERE reserved_at > ? AND id <> ? GROUP BY 1`
 )
 
 // usage sums what counts against the caps, the lease except left out. A sum that does not fit is an error.
@@ -157,16 +158,18 @@ func usage(ctx context.Context, tx session, principal string, except lease.ID, a
 			return policy.Usage{}, fmt.Errorf("sum up ended leases: %w", err)
 		}
 	}
-	err = each(ctx, tx, func(rows scanner) error {
-		var own bool
-		var t policy.Totals
-		if err := rows.Scan(&own, &t.LaunchesLastHour); err != nil {
-			return err
+	for query, args := range map[string][]any{countLaunches: {principal, toMillis(at.Add(-time.Hour)), except}, countWaiting: {principal}} {
+		err = each(ctx, tx, func(rows scanner) error {
+			var own bool
+			var t policy.Totals
+			if err := rows.Scan(&own, &t.LaunchesLastHour, &t.Waiting); err != nil {
+				return err
+			}
+			return add(half(own), t)
+		}, query, args...)
+		if err != nil {
+			return policy.Usage{}, fmt.Errorf("count launches and what waits for approval: %w", err)
 		}
-		return add(half(own), t)
-	}, countLaunches, principal, toMillis(at.Add(-time.Hour)), except)
-	if err != nil {
-		return policy.Usage{}, fmt.Errorf("count launches: %w", err)
 	}
 	all := mine
 	if err := add(&all, others); err != nil {
@@ -179,6 +182,7 @@ func add(to *policy.Totals, t policy.Totals) error {
 	to.Leases += t.Leases
 	to.GPUs += t.GPUs
 	to.LaunchesLastHour += t.LaunchesLastHour
+	to.Waiting += t.Waiting
 	for _, m := range [...]struct {
 		sum  *policy.Money
 		more policy.Money

@@ -39,6 +39,7 @@ type Totals struct {
 	Leases           int   // leases that are not ended
 	GPUs             int   // GPUs of those leases
 	LaunchesLastHour int   // launches begun within the last hour
+	Waiting          int   // requests that wait for a person's approval; no rule is about them
 	BurnPerHour      Money // price per hour of all that is alive
 	Day              Money // spent plus reserved in the day that [Policy.PeriodStarts] gives
 	Week             Money // the same for the week
