@@ -96,7 +96,10 @@ func (m *Manager) adopt(ctx context.Context, n Name, inst lambda.Instance) (Leas
 		return Lease{}, cloudError("sign the instance name", n.Lease, err)
 	}
 	now := m.now()
-	since, how := m.launchedAt(ctx, n, inst, now)
+	since, how, err := m.billedSince(ctx, n, inst, now)
+	if err != nil {
+		return Lease{}, ledgerError("look since when instance "+inst.ID+" is there", err)
+	}
 	price := m.priceOf(ctx, inst)
 	l := Lease{
 		ID: n.Lease, State: Ready, Detail: "adopted from the account; its keys are lost, so it can only be ended. Its cost is counted from " + how,
@@ -116,6 +119,22 @@ func (m *Manager) adopt(ctx context.Context, n Name, inst lambda.Instance) (Leas
 	m.Crash("adopted")
 	m.log.Warn("adopted an instance of ours that the ledger did not know", "lease", l.ID, "instance", inst.ID, "hard_stop", n.HardStop)
 	return got, nil
+}
+
+// billedSince is launchedAt, or earlier where the store has counted it since then: by its
+// adoption nothing that was spent is forgotten.
+func (m *Manager) billedSince(ctx context.Context, n Name, inst lambda.Instance, now time.Time) (at time.Time, how string, err error) {
+	seen, err := m.Store.Sighted(ctx)
+	if err != nil {
+		return at, "", err
+	}
+	at, how = m.launchedAt(ctx, n, inst, now)
+	for _, s := range seen {
+		if s.Instance == inst.ID && s.Since.Before(at) {
+			at, how = s.Since, "when it was first seen, at "+s.Since.Format(time.RFC3339)
+		}
+	}
+	return at, how, nil
 }
 
 // launchedAt is when an instance was launched, or the earliest time at which it

@@ -15,6 +15,7 @@ import (
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
 )
 
 // process is one more process beside the kit's, on the same ledger unless c says otherwise.
@@ -240,4 +241,38 @@ func TestManyRequestsAtOnceDoNotFloodAPerson(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, len(live), 10)
 	require.NotEmpty(t, live)
+}
+
+// An instance has been counted as spending since it was first seen. Its adoption, where
+// nobody knows when it was launched, does not make that less.
+func TestAdoptionForgetsNothingThatWasCounted(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	k.change(func(p *policy.Policy) { p.MaxTTL, p.Caps.PerLease = 24*time.Hour, 0; p.Caps.PerDay = 0 })
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
+	k.untilState(l.ID, lease.Ready)
+	k.halt()
+	m, db := k.another()
+	lifetime := func() policy.Money {
+		u, err := db.Usage(t.Context(), "tester", k.sim.Now(), lease.Periods{})
+		require.NoError(t, err)
+		return u.Account.Lifetime + u.Untracked.Lifetime
+	}
+	k.change(func(p *policy.Policy) { p.MaxTTL, p.Types.Deny = time.Hour, []string{"*"} })
+	for range 12 {
+		_, err := m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
+		require.Error(t, err) // it only looks
+		k.sim.Advance(30 * time.Minute)
+	}
+	require.Equal(t, 1, k.sim.LaunchCount())
+	before := lifetime()
+	require.Greater(t, before, policy.Cents(129).For(5*time.Hour))
+	k.sim.Inject(lambdatest.Fault{Op: "getAuditEvents", Status: 403})
+	old, err := k.db.LedgerID(t.Context())
+	require.NoError(t, err)
+	got, err := m.Adopt(t.Context(), old)
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	require.GreaterOrEqual(t, got[0].CostAt(k.sim.Now()), k.bill(), got[0].Detail)
+	require.GreaterOrEqual(t, lifetime(), before, got[0].Detail)
 }
