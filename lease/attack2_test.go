@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -275,4 +277,25 @@ func TestAdoptionForgetsNothingThatWasCounted(t *testing.T) {
 	require.Len(t, got, 1)
 	require.GreaterOrEqual(t, got[0].CostAt(k.sim.Now()), k.bill(), got[0].Detail)
 	require.GreaterOrEqual(t, lifetime(), before, got[0].Detail)
+}
+
+// The cloud answers a launch with the id of somebody else's machine.
+func TestLaunchThatIsAnsweredWithAForeignMachine(t *testing.T) {
+	t.Parallel()
+	p := &proxy{}
+	k := newKit(t, p.config(lambdatest.Config{}))
+	foreign := k.foreign("by-hand")
+	k.sim.Advance(5 * time.Minute)
+	p.set(func(r *http.Request, status int, body string) (int, string) {
+		if !strings.HasSuffix(r.URL.Path, "/launch") {
+			return status, body
+		}
+		return status, `{"data":{"instance_ids":["` + foreign + `"]}}`
+	})
+	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
+	k.pass(60, 15*time.Second)
+	k.over(l.ID)
+	running := k.sim.Running()
+	require.Len(t, running, 1)
+	require.Equal(t, foreign, running[0].ID, "what is not ours is never ended")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,9 +237,12 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 		cancel()
 		m.Crash("launch-sent")
 		switch {
-		case err == nil:
+		case err == nil && !m.wasThere(ctx, id):
 			return m.bind(ctx, l, id)
-		case !nothingHappened(err):
+		case err == nil || !nothingHappened(err):
+			if err == nil {
+				err = fmt.Errorf("the answer names instance %s, which was there before", id)
+			}
 			l.Detail = "the answer to the launch call was lost; the account is being searched for the instance"
 			m.Crash("launch-lost")
 			if _, upErr := m.Store.Update(ctx, l, "launch outcome unknown: "+err.Error()); upErr != nil && !errors.Is(upErr, ErrConflict) {
@@ -257,6 +261,13 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 		return m.giveUp(ctx, l, reason, cloudError("launch "+l.Type+" in "+region, l.ID, err))
 	}
 	return nil
+}
+
+// wasThere reports whether an instance was in the account before the launch whose answer
+// names it, and is no lease's: it is somebody else's, and will not be ours to end.
+func (m *Manager) wasThere(ctx context.Context, instance string) bool {
+	seen, err := m.Store.Sighted(ctx) // written down by sight, before the reservation
+	return err == nil && slices.ContainsFunc(seen, func(s Stranger) bool { return s.Instance == instance })
 }
 
 // tagKey is the tag that carries the signed name once more. Tags can be dropped
