@@ -299,3 +299,32 @@ func TestLaunchThatIsAnsweredWithAForeignMachine(t *testing.T) {
 	require.Len(t, running, 1)
 	require.Equal(t, foreign, running[0].ID, "what is not ours is never ended")
 }
+
+// The API key is changed while a request waits for approval, and one that was reserved and
+// never sent. Neither waits for ever, nor holds up the caps.
+func TestRequestsUnderAKeyThatIsGoneExpire(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	k.halt()
+	waits := k.launch(lease.LaunchRequest{})
+	k.change(func(p *policy.Policy) { p.ApproveAbove = 0 })
+	dead := make(chan lease.ID, 1)
+	launcher, end := k.process(lease.Config{Guard: "server 1", Lead: func(string) (bool, error) { return false, nil }, Crash: func(point string) {
+		if point == "reserved" {
+			live, err := k.db.Live(context.Background())
+			if err == nil {
+				dead <- live[len(live)-1].ID
+			}
+			select {}
+		}
+	}})
+	go func() { _, _ = launcher.Launch(context.Background(), lease.LaunchRequest{Type: testType}) }()
+	unsent := <-dead
+	end()
+	k.m, _ = k.process(lease.Config{Guard: "server 2", Cloud: otherKey{k.client(k.sim.APIKey())}})
+	k.pass(80, time.Minute)
+	require.Equal(t, lease.Expired, k.get(waits.ID).Reason)
+	require.Equal(t, lease.Cancelled, k.get(unsent).Reason)
+	require.Zero(t, k.usage().Lifetime)
+	require.Zero(t, k.sim.LaunchCount())
+}

@@ -34,6 +34,27 @@ func (r *reconciler) lookForOthers(ctx context.Context, account string) error {
 	return r.rebind(ctx, account, instances)
 }
 
+// expireOthers ends what nothing was launched for, which needs no key: the one that it was
+// asked for with may never be used again.
+func (r *reconciler) expireOthers(ctx context.Context) error {
+	due := func(l Lease) bool {
+		why, _ := r.overdue(l, r.m.now())
+		return l.LaunchSentAt.IsZero() && why != ""
+	}
+	if !slices.ContainsFunc(r.others, due) {
+		return nil
+	}
+	if err := r.m.askTime(ctx); err != nil {
+		return err
+	}
+	for _, l := range r.others {
+		if due(l) {
+			r.expire(ctx, l, r.m.now())
+		}
+	}
+	return nil
+}
+
 // unseen reports whether nobody has seen the lease's machine for so long that
 // whoever has the key that launched it cannot use it any more.
 func (l Lease) unseen(now time.Time) bool {

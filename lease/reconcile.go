@@ -109,6 +109,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 	} else {
 		err = r.leadOn(ctx, account, leases)
 	}
+	err = errors.Join(err, r.expireOthers(ctx))
 	// Whatever key a lease is bound to, only its home can reach the machine.
 	r.host.name, r.host.lock = roleHost+" "+m.Home, m.Host
 	host, hostErr := r.plays(ctx, &r.host)
