@@ -143,7 +143,7 @@ func (m *Manager) extend(ctx context.Context, p *policy.Policy, l Lease, x Exten
 	case err != nil:
 		return l, ledgerError("extend the lease", err).of(l.ID)
 	case d.Verdict != policy.Allow:
-		return l, notExtended(l, d, last)
+		return l, notExtended(l, x, d, last)
 	}
 	m.Crash("extended")
 	m.log.Info("extended", "lease", l.ID, "deadline", got.Deadline, "reserved", got.Reserved.String())
@@ -164,7 +164,7 @@ func deniedByName(d policy.Decision, l Lease, asked, last time.Time) policy.Deci
 
 // notExtended refuses an extension and names the longest that passes now, if there
 // is one: what the policy leaves and what the hard stop leaves, whichever is less.
-func notExtended(l Lease, d policy.Decision, last time.Time) *Error {
+func notExtended(l Lease, x Extension, d policy.Decision, last time.Time) *Error {
 	e := &Error{
 		Code: Code(d.Code()), Message: fmt.Sprintf("the policy does not allow this extension; lease %s keeps its deadline", l.ID), Why: d.Explain(), LeaseID: l.ID,
 		Next: "finish before the deadline, or have the policy changed by its owner",
@@ -179,7 +179,7 @@ func notExtended(l Lease, d policy.Decision, last time.Time) *Error {
 			longest = n.TTL
 		}
 	case n != nil && n.Type == l.Type && n.Region == l.Region:
-		longest, approval = n.TTL, n.Approval
+		longest, approval = n.TTL, n.Approval && x.By == ""
 	}
 	more := min(longest-l.TTL, last.Sub(l.Deadline)).Truncate(time.Minute)
 	switch {

@@ -28,7 +28,8 @@ func testAwaits(t *testing.T, s lease.Store) {
 	require.Equal(t, policy.Ask, res.Decision.Verdict)
 	require.Equal(t, lease.AwaitingApproval, res.Lease.State)
 	require.Zero(t, res.Lease.Reserved)
-	require.Equal(t, policy.Usage{}, usageOf(t, s, "alice", noon), "it takes no place and no money")
+	waits := policy.Totals{Waiting: 1}
+	require.Equal(t, policy.Usage{Account: waits, Principal: waits}, usageOf(t, s, "alice", noon), "it takes no place and no money")
 	live, err := s.Live(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []lease.Lease{res.Lease}, live)

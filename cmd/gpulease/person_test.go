@@ -142,7 +142,7 @@ func TestExtensions(t *testing.T) {
 	require.Contains(t, w.says(exitUsage, "extend", id), "--minutes has to be between")
 	out := w.says(0, "extend", id, "--minutes", "5", "--yes")
 	require.Contains(t, out, "5m more cost up to $0.1075")
-	require.Contains(t, w.says(1, "extend", id, "--minutes", "5000", "--yes"), "next: extend_lease by ")
+	require.Contains(t, w.says(1, "extend", id, "--minutes", "5000", "--yes"), "minutes would pass")
 	require.Contains(t, w.says(0, "audit", "show", id), "approved by "+person())
 	deadline := func(raw json.RawMessage) time.Time {
 		var x struct{ Deadline time.Time }
