@@ -57,7 +57,7 @@ type failure struct {
 func TestModel(t *testing.T) {
 	runs := 150
 	if raceEnabled || testing.Short() {
-		runs = 40
+		runs = 15
 	}
 	runs = env("GPULEASE_MODEL_RUNS", runs)
 	seed := env("GPULEASE_MODEL_SEED", 1)
@@ -135,7 +135,7 @@ func (g playground) shrink(t *testing.T, f failure) (script, []string) {
 func told(stats map[string]int) string {
 	var parts []string
 	for _, k := range slices.Sorted(maps.Keys(stats)) {
-		if !strings.HasPrefix(k, "point ") && !strings.HasPrefix(k, "move ") && !strings.HasPrefix(k, "fault ") {
+		if kind, _, _ := strings.Cut(k, " "); !slices.Contains([]string{"point", "move", "fault", "hit"}, kind) {
 			parts = append(parts, fmt.Sprintf("%d %s", stats[k], k))
 		}
 	}
