@@ -31,23 +31,23 @@ type wallClock struct {
 
 func near(a, b time.Duration) bool { return (a - b).Abs() <= maxTrustedSkew }
 
-// observe takes in the clock of the cloud's newest answer.
+// observe takes in the clock of an answer that has just come. One that was taken in
+// before says nothing of the time now: our clock may have jumped since.
 func (c *wallClock) observe() {
 	s, answer := c.cloud.ClockSkew()
-	if answer == 0 {
-		return
-	}
 	if s.Abs() <= maxTrustedSkew {
 		s = 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	another := answer != c.answer
+	if answer == c.answer {
+		return
+	}
 	c.answer = answer
 	switch {
 	case near(s, c.skew):
 		c.doubt = false
-	case another && c.doubt && near(s, c.read):
+	case c.doubt && near(s, c.read):
 		c.skew, c.doubt = s, false
 	default:
 		c.doubt = true
@@ -88,7 +88,6 @@ func (m *Manager) observe()         { m.clock.observe() }
 
 // askTime makes sure of the time before something is dated by it.
 func (m *Manager) askTime(ctx context.Context) error {
-	m.observe()
 	for range 3 {
 		if m.timeIsSure() {
 			return nil

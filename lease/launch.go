@@ -216,6 +216,14 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 	m.Crash("key-added")
 
 	for i, region := range regions {
+		// By a clock that has jumped since the reservation, others would take the launch
+		// for one of hours ago, and its instance for one that never came.
+		timeCtx, cancel := context.WithTimeout(ctx, listingCall)
+		err := m.askTime(timeCtx)
+		cancel()
+		if err != nil {
+			return m.giveUp(ctx, l, Cancelled, cloudError("launch", l.ID, err))
+		}
 		l.Region, l.LaunchSentAt = region, m.now()
 		l.Detail = "the launch call is on its way to " + region
 		m.Crash("launch-marking")

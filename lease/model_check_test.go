@@ -100,6 +100,8 @@ func (w *world) wrote(was, is lease.Lease, note string) {
 	case was.State == is.State:
 	case is.State == lease.Ready && !t.stranger:
 		w.checkReady(is)
+	case is.State == lease.Stopping:
+		w.checkReason(was, is)
 	case is.State == lease.Ended:
 		t.ill = !w.lastIll.Before(t.born) || w.well() <= 0
 		w.checkEnd(is)
@@ -126,6 +128,17 @@ func (w *world) checkReservation(was, is lease.Lease, t *truth) {
 	}
 	if is.Reserved < was.Reserved && was.State != lease.Booting {
 		w.violate("lease %s gives back a part of its %s while it is %s", is.ID, was.Reserved, was.State)
+	}
+}
+
+// checkReason: a lease is not ended before its time, however our clocks jump. While the
+// cloud does not answer, our own clock is trusted after a while, right or wrong.
+func (w *world) checkReason(was, is lease.Lease) {
+	if is.Reason != lease.Deadline || w.misdated(is.ID) || time.Since(w.lastFault) < 5*time.Minute {
+		return
+	}
+	if early := time.Until(earlier(was.Deadline, was.HardStop)); early > trustedSkew {
+		w.violate("lease %s is ended %s before its deadline: %s", is.ID, early, is.Detail)
 	}
 }
 
@@ -300,7 +313,7 @@ func (w *world) well() time.Duration {
 	sick := !able || now.Before(w.ledgerIll)
 	for _, f := range w.faults {
 		if f.Op != lambdatest.OpLaunch && f.Op != lambdatest.OpAddKey && f.Op != lambdatest.OpListTypes && w.active(f) {
-			sick = true
+			sick, w.lastFault = true, now
 		}
 	}
 	if sick {

@@ -35,6 +35,7 @@ func a10(ttl, gap time.Duration) move {
 func TestSequencesThatTheModelHasFound(t *testing.T) {
 	empty := lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Count: 1}
 	typesFail := lambdatest.Fault{Op: lambdatest.OpListTypes, Code: lambdatest.CodeInvalidKey, Until: 30 * time.Minute}
+	unlisted := lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, UnlistedFor: 5 * time.Minute}
 	tests := map[string]script{
 		// It was stopping for ever and held its reservation: nothing was sent, so nothing was looked for.
 		"whoever stops an unsent launch dies before it settles": {calmSetup, []move{
@@ -46,6 +47,16 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 			a10(time.Hour, time.Minute), {Do: "fault", X: "types fail", Fault: typesFail}, {Do: "approve", Gap: 10 * time.Second},
 			{Do: "start", Who: 2}, {Do: "kill", Gap: 10 * time.Second}, {Do: "start", Gap: 14*time.Minute + 30*time.Second},
 			{Do: "suspend", Who: 2, D: 5 * time.Minute, Gap: 2 * time.Minute},
+		}},
+		// The newest answer's clock was taken once more, for now: the time that our clock had jumped to
+		// was sure, and ended the lease.
+		"the clock jumps before an extension": {calmSetup, []move{
+			a10(90*time.Minute, 5*time.Minute), {Do: "clock", D: 8 * time.Hour, N: 10}, {Do: "extend", N: 4, Gap: 20 * time.Minute},
+		}},
+		// The launch seemed to be hours old, and its instance not to have come.
+		"the clock jumps between a reservation and its launch": {calmSetup, []move{
+			{Do: "start", Who: 1}, {Do: "fault", X: "launch unlisted", Fault: unlisted},
+			{Do: "suspend at", X: "key-added", D: time.Minute}, a10(time.Hour, 20*time.Second), {Do: "clock", D: -9 * time.Hour, N: 60, Gap: 10 * time.Minute},
 		}},
 		// Private keys stayed on disk.
 		"a lease is settled by another home": {calmSetup, []move{

@@ -213,7 +213,7 @@ func (w *world) inject(name string, f lambdatest.Fault) {
 	if f.ClockSkew != 0 && f.Until > 0 {
 		w.wrongDates = append(w.wrongDates, &period{time.Now(), time.Now().Add(f.Until)})
 	}
-	w.lastIll = time.Now()
+	w.lastIll, w.lastFault = time.Now(), time.Now()
 }
 
 // hurt lets something happen to an instance of ours.

@@ -67,6 +67,7 @@ type world struct {
 	stales      []*period           // when answers denied what exists
 	handed      map[string]lease.ID // by principal and idempotency key
 	lastIll     time.Time
+	lastFault   time.Time // when the cloud was last out of order
 	ledgerIll   time.Time // until when the ledger fails
 	readIll     time.Time // until when not even reading works
 	frozen      time.Time // since when launches are frozen; zero: they are not
