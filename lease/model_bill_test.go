@@ -90,8 +90,8 @@ func (w *world) checkBill(id lease.ID, bill policy.Money, now time.Time, well ti
 		switch {
 		case w.unfindable(i):
 			return
-		case l.State == lease.Ended && l.InstanceID == "" && !runs(i) && endOf(i).Before(w.truth[id].since):
-			return // it came and went, and nobody ever saw it
+		case l.State == lease.Ended && !runs(i) && endOf(i).Before(w.truth[id].since) && (l.InstanceID == "" || l.SeenAt.IsZero() && l.Price < policy.Cents(i.PriceCentsPerHour)):
+			return // it came and went, and nobody ever saw it, or its price
 		case l.State == lease.Ended && (i.ID != l.InstanceID || w.hidden[i.ID].After(w.truth[id].since)):
 			bound = max(bound, bySweep) // it was given up before it showed
 			if now.Sub(later(w.hidden[i.ID], w.truth[id].since)) <= bySweep {

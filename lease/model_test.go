@@ -30,7 +30,8 @@ import (
 // and of that alone: what an instance costs that is hidden for longer than the settling
 // time (10 minutes), until it shows and an hour's sweep has found it; what one costs whose
 // listing and whose own page both deny it, in the same way; what one has cost that ended by
-// itself before anybody saw it, after a launch without an answer; and leases that live while the
+// itself before anybody saw it, after a launch without an answer or at a price that had
+// risen; and leases that live while the
 // cloud's Date is wrong for many answers in a row. While a process's clock differs from the
 // cloud's by up to the minute that counts as agreement, two minutes are allowed for.
 //
