@@ -120,7 +120,7 @@ type checkedStore struct {
 	*ledger.DB
 	w *world
 
-	write sync.Mutex // writes are looked at in their order
+	write sync.Mutex // writes are looked at in their order, and before anybody can read them
 	mu    sync.Mutex
 	live  []lease.Lease // nil: to be read
 	beats map[string]time.Time
@@ -132,7 +132,21 @@ func (s *checkedStore) changed() {
 	s.mu.Unlock()
 }
 
+func (s *checkedStore) Get(ctx context.Context, id lease.ID) (lease.Lease, error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	return s.DB.Get(ctx, id)
+}
+
+func (s *checkedStore) ByKey(ctx context.Context, principal, key string) (lease.Lease, error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	return s.DB.ByKey(ctx, principal, key)
+}
+
 func (s *checkedStore) Live(ctx context.Context) ([]lease.Lease, error) {
+	s.write.Lock()
+	defer s.write.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.live == nil {
