@@ -169,6 +169,11 @@ func (r *reconciler) provenAbsent(l Lease, at look) bool {
 		return false
 	}
 	since := at.from.Sub(l.MissingSince)
+	if l.InstanceID == "" {
+		// It cannot be asked for by its id, so listings alone decide: a few that are
+		// empty by error must not make an instance that nobody has bound an orphan.
+		return l.Missing >= 3 && since >= 3*t.Vanish
+	}
 	if l.State == Stopping {
 		return l.Missing >= 2 && since >= t.Poll/2
 	}
