@@ -172,7 +172,7 @@ func (r *reconciler) provenAbsent(l Lease, at look) bool {
 	if l.InstanceID == "" {
 		// It cannot be asked for by its id, so listings alone decide: a few that are
 		// empty by error must not make an instance that nobody has bound an orphan.
-		return l.Missing >= 3 && since >= 3*t.Vanish
+		return l.Missing >= 3 && since >= t.Vanish
 	}
 	if l.State == Stopping {
 		return l.Missing >= 2 && since >= t.Poll/2
