@@ -98,8 +98,8 @@ func (m *Manager) Doubts(ctx context.Context, l Lease) string {
 	return strings.Join(said, "; ")
 }
 
-func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (Lease, error) {
-	defer m.nudge()
+func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (_ Lease, err error) {
+	defer m.nudgeUnless(&err)
 	for {
 		l, err := m.get(ctx, id)
 		if err != nil {

@@ -206,6 +206,14 @@ func (m *Manager) nudge() {
 	}
 }
 
+// nudgeUnless nudges where something was written. What failed is tried again at the
+// next tick: a nudge would make that a loop without a pause.
+func (m *Manager) nudgeUnless(err *error) {
+	if *err == nil {
+		m.nudge()
+	}
+}
+
 // policyNow is the policy in force; without one nothing is launched.
 func (m *Manager) policyNow() (*policy.Policy, error) {
 	p, err := m.Policy.Current()

@@ -103,10 +103,14 @@ func (w *world) wrote(was, is lease.Lease, note string) {
 	case is.State == lease.Stopping:
 		w.checkReason(was, is)
 	case is.State == lease.Ended:
-		t.ill = !w.lastIll.Before(t.born) || w.well() <= 0
+		t.ill = !w.lastIll.Add(freshTime).Before(t.born) || w.well() <= 0
 		w.checkEnd(is)
 	}
 }
+
+// freshTime is how long a process believes in a time that the cloud has agreed to: for so long
+// after a jump of its clock it may date a lease by the wrong one.
+const freshTime = time.Minute
 
 // checkReservation: until its end a lease holds what its terms can cost.
 func (w *world) checkReservation(was, is lease.Lease, t *truth) {

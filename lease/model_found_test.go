@@ -36,6 +36,7 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 	empty := lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Count: 1}
 	typesFail := lambdatest.Fault{Op: lambdatest.OpListTypes, Code: lambdatest.CodeInvalidKey, Until: 30 * time.Minute}
 	unlisted := lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, UnlistedFor: 5 * time.Minute}
+	wrongDate := lambdatest.Fault{Op: lambdatest.OpListInstances, ClockSkew: -18 * time.Hour, Until: 25 * time.Minute}
 	tests := map[string]script{
 		// It was stopping for ever and held its reservation: nothing was sent, so nothing was looked for.
 		"whoever stops an unsent launch dies before it settles": {calmSetup, []move{
@@ -68,6 +69,16 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 		"one listing lacks an instance, and nobody looks for an hour": {calmSetup, []move{
 			a10(100*time.Minute, 5*time.Minute), {Do: "kill at", X: "absence-noted"}, {Do: "fault", X: "list empty", Fault: empty, Gap: time.Hour},
 			{Do: "instance", X: "vanish", Gap: 5 * time.Minute}, {Do: "start", Gap: time.Minute},
+		}},
+		// It was settled as gone, came back, and was found by the next hour's sweep.
+		"the cloud denies a machine that it bills, and the time is wrong": {calmSetup, []move{
+			{Do: "fault", X: "date long", Fault: wrongDate}, a10(90*time.Minute, 10*time.Minute),
+			{Do: "fault", X: "stale", Fault: lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Until: 3 * time.Minute}, Gap: 30 * time.Minute},
+		}},
+		// A stop that could not be written asked for the next look at once, and for ever.
+		"a ledger that cannot be written, when only another key is there": {calmSetup, []move{
+			{Do: "kill at", X: "key-added"}, a10(time.Hour, 20*time.Second), {Do: "ledger", X: "write", D: 9 * time.Minute},
+			{Do: "another key", Which: 3, D: 30 * time.Minute, Gap: 15 * time.Minute},
 		}},
 	}
 	g := newPlayground(t)

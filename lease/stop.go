@@ -30,8 +30,8 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 }
 
 // stopIf is stop, where cause gives a reason for the lease as it is when that is written.
-func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, string)) (Lease, error) {
-	defer m.nudge()
+func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, string)) (_ Lease, err error) {
+	defer m.nudgeUnless(&err)
 	for {
 		l, err := m.get(ctx, id)
 		if err != nil {
