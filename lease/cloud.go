@@ -71,4 +71,7 @@ type Keys interface {
 // PolicySource gives the policy in force now. An error means: no launch.
 type PolicySource interface {
 	Current() (*policy.Policy, error)
+	// Origin says where it comes from, in a form that policy.SourceFrom reads. A
+	// request that waits is decided by the policy that it was made under.
+	Origin() string
 }

@@ -153,9 +153,16 @@ func idleNow() remote.Activity {
 
 // fixedPolicy is a policy that does not come from a file.
 type fixedPolicy struct {
-	mu  sync.Mutex
-	p   *policy.Policy
-	err error
+	mu     sync.Mutex
+	p      *policy.Policy
+	err    error
+	origin string
+}
+
+func (f *fixedPolicy) Origin() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.origin
 }
 
 func (f *fixedPolicy) Current() (*policy.Policy, error) {

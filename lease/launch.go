@@ -145,7 +145,7 @@ func (m *Manager) intent(ctx context.Context, p *policy.Policy, r LaunchRequest,
 	now := m.now()
 	l := Lease{
 		ID: ID(id), Principal: r.Principal, Purpose: r.Purpose, IdempotencyKey: r.IdempotencyKey, Fingerprint: r.fingerprint(),
-		Account: account, Home: m.Home, AskedRegion: r.Region, Results: strings.Join(r.Results, "\n"), ResultsDir: strings.ReplaceAll(r.ResultsDir, LeaseInPath, id),
+		PolicyOrigin: m.Policy.Origin(), Account: account, Home: m.Home, AskedRegion: r.Region, Results: strings.Join(r.Results, "\n"), ResultsDir: strings.ReplaceAll(r.ResultsDir, LeaseInPath, id),
 		Type: q.Offer.Type, ImageFamily: m.ImageFamily, GPUs: q.Offer.GPUs, TTL: q.TTL, CreatedAt: now, DecideBy: now.Add(p.ApprovalTime()),
 	}
 	return m.dated(ctx, p, l, q, now)

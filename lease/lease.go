@@ -100,6 +100,7 @@ type Lease struct {
 	IdempotencyKey string // "" for none; unique per principal
 	Fingerprint    string // of the request, to tell a repeat from another request under the same key
 	PolicyHash     string // the policy that allowed it
+	PolicyOrigin   string // where that comes from, see PolicySource; "" in leases of older versions
 	Account        string // fingerprint of the API key that launched it; another key's 404 proves nothing
 
 	Home        string // the state directory that holds its private key: only processes there can reach the machine

@@ -62,6 +62,7 @@ func columns(l *lease.Lease) []column {
 		{"idempotency_key", &l.IdempotencyKey},
 		{"fingerprint", &l.Fingerprint},
 		{"policy_hash", &l.PolicyHash},
+		{"policy_origin", &l.PolicyOrigin},
 		{"account", &l.Account},
 		{"home", &l.Home},
 		{"asked_region", &l.AskedRegion},
