@@ -184,7 +184,7 @@ type kit struct {
 	timing  lease.Timing
 	log     *slog.Logger
 	m       *lease.Manager
-	passes  atomic.Int64 // of the manager's loop, while a lease lives
+	looks   atomic.Int64 // of the manager's loop at the live leases
 	halt    func()       // ends the manager's loop and waits for it
 }
 
@@ -235,12 +235,12 @@ func (k *kit) client(apiKey string) cloud {
 // start makes a manager as a new process would and lets it reconcile.
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
-		Store: k.db, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, Lead: k.lead,
+		Store: watched{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log,
 	})
 	require.NoError(k.t, err)
 	k.m = m
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
 	k.halt = sync.OnceFunc(func() {
@@ -249,18 +249,29 @@ func (k *kit) start(c lease.Cloud) {
 	})
 }
 
-// lead counts the passes of the manager's loop.
-func (k *kit) lead(string) (bool, error) {
-	k.passes.Add(1)
-	return true, nil
+// watched is the ledger, which counts how often the manager's loop reads the live leases: at
+// least once in a pass, and at most three times.
+type watched struct {
+	lease.Store
+	k *kit
 }
 
-// breathe lets the loop and its calls run between two moments: two passes, or, where
-// it makes none, a while.
+// loop marks the context of the manager's loop.
+type loop struct{}
+
+func (w watched) Live(ctx context.Context) ([]lease.Lease, error) {
+	if ctx.Value(loop{}) != nil {
+		w.k.looks.Add(1)
+	}
+	return w.Store.Live(ctx)
+}
+
+// breathe lets the loop and its calls run between two moments: what is left of one pass
+// and a whole one, or, where it hangs, a while.
 func (k *kit) breathe() {
-	from := k.passes.Load()
-	for limit := time.Now().Add(20 * time.Millisecond); k.passes.Load() < from+2 && time.Now().Before(limit); {
-		time.Sleep(3 * time.Millisecond)
+	from := k.looks.Load()
+	for limit := time.Now().Add(50 * time.Millisecond); k.looks.Load() < from+5 && time.Now().Before(limit); {
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 
