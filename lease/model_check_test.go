@@ -180,10 +180,11 @@ func (w *world) checkEnd(l lease.Lease) {
 // settling is how long a launch is looked for; see lease.Timing.
 const settling = 10 * time.Minute
 
-// unfindable reports whether an instance stays hidden for longer than anybody looks for it.
+// unfindable reports whether an instance stays hidden for longer than anybody looks for it, or
+// did until the listings that have just been made, and its page may still be denied.
 func (w *world) unfindable(i lambdatest.Instance) bool {
 	until := w.hidden[i.ID]
-	return time.Now().Before(until) && until.Sub(i.LaunchedAt) >= settling
+	return time.Now().Before(until.Add(time.Minute)) && until.Sub(i.LaunchedAt) >= settling
 }
 
 // staleAt reports whether the cloud's answers denied what exists, at or shortly before a time.
