@@ -49,6 +49,11 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 		Principal: "tester", Timing: k.timing, Logger: k.log,
 	})
 	require.NoError(k.t, err)
+	k.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = m.Close(ctx)
+	})
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

@@ -31,11 +31,11 @@ func TestIncidentAgentInALoopSpentThousandsOvernight(t *testing.T) {
 				continue
 			}
 			perHour[int(k.sim.Now().Sub(began)/time.Hour)]++
-			k.untilState(l.ID, lease.Ready)
+			k.untilBy(l.ID, "ready", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ready })
 			k.sim.Advance(8 * time.Minute)
 			_, err = k.m.Stop(t.Context(), l.ID)
 			require.NoError(t, err)
-			k.until(l.ID, "over", func(l lease.Lease) bool { return l.State == lease.Ended })
+			k.over(l.ID)
 		}
 		require.GreaterOrEqual(t, k.usage().Lifetime, k.bill())
 		require.LessOrEqual(t, k.bill(), 8*policy.Dollar, "hour %d", hour)

@@ -240,6 +240,11 @@ func (k *kit) start(c lease.Cloud) {
 	})
 	require.NoError(k.t, err)
 	k.m = m
+	k.t.Cleanup(func() { // a launch goes on beyond its call
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = m.Close(ctx)
+	})
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -308,7 +313,7 @@ func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.L
 
 func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
-	limit := time.Now().Add(time.Minute)
+	limit := time.Now().Add(3 * time.Minute)
 	for {
 		l := k.get(id)
 		if ok(l) {

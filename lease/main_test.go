@@ -13,7 +13,11 @@ func TestMain(m *testing.M) {
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
 	if !set {
-		_ = flag.Set("test.parallel", "8")
+		side := "8"
+		if raceEnabled {
+			side = "4"
+		}
+		_ = flag.Set("test.parallel", side)
 	}
 	os.Exit(run(m))
 }

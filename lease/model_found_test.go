@@ -33,6 +33,7 @@ func a10(ttl, gap time.Duration) move {
 
 // What the model has found in the manager, as short as it can be told.
 func TestSequencesThatTheModelHasFound(t *testing.T) {
+	t.Parallel()
 	empty := lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Count: 1}
 	typesFail := lambdatest.Fault{Op: lambdatest.OpListTypes, Code: lambdatest.CodeInvalidKey, Until: 30 * time.Minute}
 	unlisted := lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, UnlistedFor: 5 * time.Minute}
@@ -98,6 +99,7 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 // The cloud's own clock goes wrong, in answer after answer, after a launch. When the
 // lease ends before it has begun, as it seems, its reservation is what it has cost.
 func TestEndBeforeTheBeginning(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	l = k.untilState(l.ID, lease.Ready)
