@@ -65,7 +65,7 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	case res.Decision.Verdict == policy.Ask:
 		return m.asked(ctx, res.Lease, res.Decision)
 	case res.Decision.Verdict != policy.Allow:
-		return Lease{}, denied(res.Decision)
+		return Lease{}, m.denied(ctx, res.Decision, l.Principal)
 	}
 	return m.send(ctx, p, res.Lease, q.Regions, secrets)
 }
@@ -183,7 +183,7 @@ func repeated(old Lease, r LaunchRequest) (Lease, error) {
 	if old.Fingerprint != r.fingerprint() {
 		return Lease{}, &Error{
 			Code: CodeInvalidInput, Message: fmt.Sprintf("the idempotency key %q was used for another request", r.IdempotencyKey),
-			Why: fmt.Sprintf("lease %s has it, for %s with a TTL of %s", old.ID, old.Type, old.TTL), Next: "use a new key, or repeat the first request as it was", LeaseID: old.ID,
+			Why: fmt.Sprintf("lease %s has it; what differs: %s", old.ID, r.unlike(old)), Next: "use a new key, or repeat the first request as it was", LeaseID: old.ID,
 		}
 	}
 	return old, nil

@@ -223,3 +223,36 @@ func TestCapHoldsForManyAtOnce(t *testing.T) {
 	require.Equal(t, 3, k.sim.LaunchCount())
 	require.LessOrEqual(t, k.usage().Day, k.policy.p.Caps.PerDay)
 }
+
+// A request that is refused for the number of leases says which of them could go, and an
+// idempotency key that was used before says for what else.
+func TestRefusalsThatNameWhatStandsInTheWay(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.MaxLeases = 1 })
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour, IdempotencyKey: "once"})
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour})
+	require.Equal(t, lease.CodePolicyDenied, lease.CodeOf(err))
+	var refused *lease.Error
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Next, "stop_lease for one that is not needed any more: "+string(l.ID))
+	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: 2 * time.Hour, IdempotencyKey: "once"})
+	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
+	require.ErrorContains(t, err, `TTL was "1h0m0s" and is "2h0m0s"`)
+}
+
+// What needs approval says from when on.
+func TestCapacitySaysFromWhenAPersonIsAsked(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.ApproveAbove = 2 * policy.Dollar })
+	c, err := k.m.Capacity(t.Context())
+	require.NoError(t, err)
+	for _, o := range c.Offers {
+		if o.Type == testType {
+			require.True(t, o.Allowed)
+			// (2 $ / 1.29 $/h = 93 min) less 15 min to boot and 12 min to stop
+			require.Contains(t, o.Rule, "over 66 min a person has to approve it (approve_above")
+			return
+		}
+	}
+	require.Fail(t, "the type is not listed")
+}

@@ -73,6 +73,26 @@ func (r LaunchRequest) fingerprint() string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// unlike says in what a request differs from the one that a lease was made for.
+func (r LaunchRequest) unlike(l Lease) string {
+	var said []string
+	say := func(what, was, is string) {
+		if was != is {
+			said = append(said, fmt.Sprintf("%s was %q and is %q", what, was, is))
+		}
+	}
+	say("type", l.Type, r.Type)
+	say("region", l.AskedRegion, r.Region)
+	if r.TTL != 0 {
+		say("TTL", l.TTL.String(), r.TTL.String())
+	}
+	say("results", strings.ReplaceAll(l.Results, "\n", " "), strings.Join(r.Results, " "))
+	if said == nil {
+		return "the TTL is given in one and left to the policy in the other, or the local directory for the results is another"
+	}
+	return strings.Join(said, ", ")
+}
+
 // Quote says what the launch would cost at most, and what the policy decides
 // about it now. It costs nothing and reserves nothing.
 func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
@@ -190,6 +210,28 @@ func (m *Manager) noCapacity(p *policy.Policy, r LaunchRequest, o Offer, offers 
 	}
 	if len(o.Regions) > 0 {
 		e.Next = fmt.Sprintf("launch_lease with region %q, where it is free, or without a region", o.Regions[0])
+	}
+	return e
+}
+
+// denied is denied, and names the leases that stand in the way where their number does.
+func (m *Manager) denied(ctx context.Context, d policy.Decision, principal string) *Error {
+	e := denied(d)
+	full := slices.ContainsFunc(d.Violations, func(v policy.Violation) bool {
+		return strings.HasSuffix(v.Rule, "max_leases") || strings.HasSuffix(v.Rule, "max_gpus")
+	})
+	live, err := m.Store.Live(ctx)
+	if !full || err != nil {
+		return e
+	}
+	var held []string
+	for _, l := range live {
+		if l.Principal == principal && l.Counts() && len(held) < 5 {
+			held = append(held, fmt.Sprintf("%s (%s, %s)", l.ID, l.Type, l.State))
+		}
+	}
+	if len(held) > 0 {
+		e.Next = "stop_lease for one that is not needed any more: " + strings.Join(held, ", ")
 	}
 	return e
 }
