@@ -334,3 +334,21 @@ func TestApprovedLaunchIsDecidedByThePolicyItWasAskedUnder(t *testing.T) {
 	require.Contains(t, got.Detail, "caps.per_day")
 	require.Equal(t, 1, k.sim.LaunchCount())
 }
+
+// A command that is about to end, and starts no keeper, leaves an approved launch to others.
+func TestCommandThatStartsNoGuardLaunchesNothing(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{})
+	k.halt()
+	k.noLaunch = true
+	k.start(k.client(k.sim.APIKey()))
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	k.pass(20, time.Second)
+	require.Equal(t, lease.AwaitingApproval, k.get(l.ID).State)
+	require.Zero(t, k.sim.LaunchCount())
+	k.noLaunch = false
+	k.restart()
+	k.untilState(l.ID, lease.Ready)
+}

@@ -15,7 +15,7 @@ func (r *reconciler) work(account string, leases []Lease) {
 			continue
 		}
 		switch {
-		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero() && l.Account == account:
+		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero() && l.Account == account && !m.NoLaunch:
 			r.task("launch", l.ID, m.launchApproved)
 		case l.State == Booting && l.Addr != "":
 			r.task("boot", l.ID, m.awaitReady)

@@ -173,19 +173,20 @@ func (f *fixedPolicy) Current() (*policy.Policy, error) {
 
 // kit is a manager on a real ledger and a simulated cloud in virtual time.
 type kit struct {
-	t       *testing.T
-	dir     string
-	sim     *lambdatest.Server
-	db      *ledger.DB
-	keys    lease.KeyDir
-	machine *machine
-	policy  *fixedPolicy
-	crash   func(point string)
-	timing  lease.Timing
-	log     *slog.Logger
-	m       *lease.Manager
-	looks   atomic.Int64 // of the manager's loop at the live leases
-	halt    func()       // ends the manager's loop and waits for it
+	t        *testing.T
+	dir      string
+	sim      *lambdatest.Server
+	db       *ledger.DB
+	keys     lease.KeyDir
+	machine  *machine
+	policy   *fixedPolicy
+	crash    func(point string)
+	timing   lease.Timing
+	noLaunch bool
+	log      *slog.Logger
+	m        *lease.Manager
+	looks    atomic.Int64 // of the manager's loop at the live leases
+	halt     func()       // ends the manager's loop and waits for it
 }
 
 const testType = "gpu_1x_a10"
@@ -236,7 +237,7 @@ func (k *kit) client(apiKey string) cloud {
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
 		Store: watched{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log,
+		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch,
 	})
 	require.NoError(k.t, err)
 	k.m = m

@@ -50,6 +50,10 @@ type Config struct {
 	// with require_guard refuses the launch. Nil: this process is the guard.
 	EnsureGuard func(ctx context.Context) error
 
+	// NoLaunch leaves what was approved to other processes: this one is about to end,
+	// and starts nobody who would guard it.
+	NoLaunch bool
+
 	Timing Timing
 	Logger *slog.Logger
 	// Crash is called with the name of each step at which a process may die; nil

@@ -124,8 +124,8 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
-		EnsureGuard: guard,
-		Guard:       a.guard, Logger: log, Crash: hooks.crash,
+		EnsureGuard: guard, NoLaunch: guard == nil && role != lease.GuardServer && role != lease.GuardKeeper,
+		Guard: a.guard, Logger: log, Crash: hooks.crash,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
