@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gpulease/gpulease/cmd/gpulease/token"
+	"github.com/gpulease/gpulease/server"
+	"github.com/gpulease/gpulease/tools"
+)
+
+// webFlags are the flags of serve that only HTTP has a use for.
+type webFlags struct {
+	listen         string
+	hosts, origins []string
+	cert, key      string
+	rate           float64
+}
+
+var webFlagNames = []string{"listen", "allow-host", "allow-origin", "tls-cert", "tls-key", "rate"}
+
+func (w *webFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&w.listen, "listen", "127.0.0.1:7433", "http: address; other computers reach one that is not this computer's own, which needs tokens")
+	f.StringArrayVar(&w.hosts, "allow-host", nil, "http: a name by which this server is called, beside localhost; may be repeated")
+	f.StringArrayVar(&w.origins, "allow-origin", nil, "http: a web page that may use this server, as https://host; may be repeated")
+	f.StringVar(&w.cert, "tls-cert", "", "http: certificate file (PEM); with --tls-key the server speaks https")
+	f.StringVar(&w.key, "tls-key", "", "http: key file of the certificate (PEM)")
+	f.Float64Var(&w.rate, "rate", 20, "http: requests a second of one principal, with bursts of ten times as many")
+}
+
+func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
+	for _, name := range webFlagNames {
+		if !http && f.Changed(name) {
+			return usageError(fmt.Errorf("--%s is for --transport http", name))
+		}
+	}
+	if (w.cert == "") != (w.key == "") {
+		return usageError(errors.New("--tls-cert and --tls-key go together"))
+	}
+	if w.rate <= 0 {
+		return usageError(fmt.Errorf("--rate has to be above 0, not %g", w.rate))
+	}
+	for i, origin := range w.origins {
+		w.origins[i] = strings.TrimSuffix(origin, "/")
+		if !strings.HasPrefix(origin, "http://") && !strings.HasPrefix(origin, "https://") {
+			return usageError(fmt.Errorf("--allow-origin %q: want a scheme and a host, such as https://example.com", origin))
+		}
+	}
+	for i, host := range w.hosts {
+		w.hosts[i] = strings.ToLower(strings.Trim(host, "[]"))
+	}
+	return nil
+}
+
+// serveHTTP listens, unless it would let in who must not come in.
+func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roots []string, stdout io.Writer) error {
+	on, err := net.Listen("tcp", o.web.listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on %s: %w", o.web.listen, err), a.close())
+	}
+	auth := &tokenAuth{Store: token.Store{Path: o.s.tokensPath()}, always: !server.IsLoopback(on.Addr().String())}
+	if err := auth.mayListen(o.web.listen); err != nil {
+		return errors.Join(err, on.Close(), a.close())
+	}
+	if auth.always && o.web.cert == "" {
+		a.log.Warn("tokens cross the network unencrypted: give --tls-cert and --tls-key, unless a proxy in front speaks https")
+	}
+	if needed, err := auth.Required(); err == nil && !needed {
+		a.log.Warn("every user of this computer may use this server: make a token with gpulease token create NAME")
+	}
+	config := server.HTTP{
+		Auth: auth, Hosts: o.web.hosts, Origins: o.web.origins, CertFile: o.web.cert, KeyFile: o.web.key, Rate: o.web.rate,
+		Healthy: func(context.Context) error { return a.broken },
+		Tools:   func(principal string) ([]tools.Tool, error) { return o.toolsOf(a, principal, roots) },
+	}
+	return a.whileReconciling(ctx, func(ctx context.Context) error {
+		scheme := "http"
+		if o.web.cert != "" {
+			scheme = "https"
+		}
+		url := scheme + "://" + on.Addr().String() + "/mcp"
+		a.log.Info("serving", "url", url)
+		if err := json.NewEncoder(stdout).Encode(map[string]string{"url": url}); err != nil {
+			return errors.Join(fmt.Errorf("say that it is ready: %w", err), on.Close())
+		}
+		return srv.ServeHTTP(ctx, on, config)
+	})
+}
+
+// toolsOf are a principal's own tools: below each root it has a directory of its
+// name, so that none reads what another one sends from there or brings home.
+func (o *serving) toolsOf(a *app, principal string, roots []string) ([]tools.Tool, error) {
+	own := make([]string, 0, len(roots))
+	for _, root := range roots {
+		dir := filepath.Join(root, principal)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the directory of %s: %w", principal, err)
+		}
+		own = append(own, dir)
+	}
+	return o.tools(a, own)
+}
+
+func (s *settings) tokensPath() string { return filepath.Join(s.stateDir, "tokens.json") }
+
+// tokenAuth lets in who has a token. On this computer's own address none is needed
+// until the first one is made; from then on always.
+type tokenAuth struct {
+	token.Store
+	always bool
+	seen   atomic.Bool
+}
+
+func (t *tokenAuth) Required() (bool, error) {
+	if t.always || t.seen.Load() {
+		return true, nil
+	}
+	all, err := t.List()
+	if err != nil {
+		return true, err
+	}
+	if len(all) > 0 {
+		t.seen.Store(true)
+	}
+	return len(all) > 0, nil
+}
+
+func (t *tokenAuth) Authenticate(_ context.Context, secret string) (principal string, ok bool, err error) {
+	return t.Store.Authenticate(secret)
+}
+
+// mayListen refuses an address that others reach while nobody has a token.
+func (t *tokenAuth) mayListen(address string) error {
+	all, err := t.List()
+	if err != nil {
+		return err
+	}
+	if t.always && len(all) == 0 {
+		return usageError(fmt.Errorf("other computers may reach %s, and no principal has a token: run gpulease token create NAME first, or listen on 127.0.0.1", address))
+	}
+	return nil
+}
