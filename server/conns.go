@@ -3,53 +3,68 @@ package server
 import (
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 )
 
-// conns bounds the connections of a server. One that has not asked for anything yet
-// costs whoever opened it nothing: of those there are fewer, and the oldest makes room
-// for a new one, so that many of them keep nobody out who asks at once.
+// conns bounds the connections of a server. One that asks for nothing, yet or any
+// more, costs whoever opened it nothing: it makes room for a new one, the oldest
+// first, so that many of them keep nobody out who asks at once.
 type conns struct {
 	most, mostNew int
 
 	mu    sync.Mutex
-	fresh []net.Conn // in the order in which they came
-	all   map[net.Conn]bool
+	state map[net.Conn]http.ConnState
+	fresh []net.Conn // that have asked for nothing yet, oldest first
+	idle  []net.Conn // that have been answered, oldest first
 }
 
 func newConns(most int) *conns {
-	return &conns{most: most, mostNew: max(1, most/8), all: map[net.Conn]bool{}}
+	return &conns{most: most, mostNew: max(1, most/8), state: map[net.Conn]http.ConnState{}}
 }
 
 // changed is told by the HTTP server of each change of a connection.
 func (c *conns) changed(conn net.Conn, state http.ConnState) {
 	if evicted := c.update(conn, state); evicted != nil {
-		_ = evicted.Close() // its own goroutine finds out
+		_ = evicted.Close() // the server finds out, and tells us
 	}
 }
 
 func (c *conns) update(conn net.Conn, state http.ConnState) (evicted net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if state == http.StateNew {
-		c.all[conn] = true
-		c.fresh = append(c.fresh, conn)
-		switch {
-		case len(c.fresh) > c.mostNew:
-			return c.fresh[0]
-		case len(c.all) > c.most:
-			return conn
-		}
+	c.leave(conn)
+	switch state {
+	case http.StateClosed, http.StateHijacked:
 		return nil
+	case http.StateIdle:
+		c.idle = append(c.idle, conn)
+	case http.StateNew:
+		c.fresh = append(c.fresh, conn)
 	}
-	for i, f := range c.fresh {
-		if f == conn {
-			c.fresh = append(c.fresh[:i], c.fresh[i+1:]...)
-			break
-		}
+	c.state[conn] = state
+	switch {
+	case state != http.StateNew:
+		return nil
+	case len(c.fresh) > c.mostNew:
+		evicted = c.fresh[0]
+	case len(c.state) <= c.most:
+		return nil
+	case len(c.idle) > 0:
+		evicted = c.idle[0]
+	default:
+		evicted = c.fresh[0] // at least the one that has just come
 	}
-	if state == http.StateClosed || state == http.StateHijacked {
-		delete(c.all, conn)
+	c.leave(evicted)
+	return evicted
+}
+
+func (c *conns) leave(conn net.Conn) {
+	switch c.state[conn] {
+	case http.StateNew:
+		c.fresh = slices.DeleteFunc(c.fresh, func(x net.Conn) bool { return x == conn })
+	case http.StateIdle:
+		c.idle = slices.DeleteFunc(c.idle, func(x net.Conn) bool { return x == conn })
 	}
-	return nil
+	delete(c.state, conn)
 }

@@ -16,10 +16,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 )
 
-const (
-	allowOrigin = "Access-Control-Allow-Origin"
-	bodyTime    = 10 * time.Second // for reading a request's body
-)
+const allowOrigin = "Access-Control-Allow-Origin"
 
 // admits answers what no one may ask from where it comes, and reports whether the
 // request may go on. A web page must not reach a server on the same computer, by a
@@ -85,6 +82,20 @@ func sameOrigin(origin, host string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.EqualFold(u.Host, host)
 }
 
+// hurry bounds how long a request may take to arrive and, unless the writes that
+// follow are given more time, to be answered. It also bounds how long the HTTP server
+// itself waits for a body that nobody wants.
+func (w *web) hurry(to http.ResponseWriter) {
+	control := http.NewResponseController(to)
+	_ = control.SetReadDeadline(time.Now().Add(2 * w.config.HeaderTime))
+	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
+}
+
+// takeTime is for a request that has arrived: the end of a read would end its context.
+func takeTime(to http.ResponseWriter) {
+	_ = http.NewResponseController(to).SetReadDeadline(time.Time{})
+}
+
 // post is what the guard has to know of a message before the library gets it.
 type post struct {
 	ID     json.RawMessage `json:"id"`
@@ -104,8 +115,6 @@ func (p post) modern(r *http.Request) bool {
 // body reads a request's body, of a bounded size and in a bounded time, and puts it
 // back. It answers by itself where it cannot.
 func (w *web) body(to http.ResponseWriter, r *http.Request) (p post, ok bool) {
-	control := http.NewResponseController(to)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime))
 	raw, err := io.ReadAll(http.MaxBytesReader(to, r.Body, w.config.MaxBody))
 	if err != nil {
 		status := http.StatusBadRequest
@@ -117,7 +126,7 @@ func (w *web) body(to http.ResponseWriter, r *http.Request) (p post, ok bool) {
 		http.Error(to, "the request's body is too large or did not arrive", status)
 		return p, false
 	}
-	_ = control.SetReadDeadline(time.Time{})
+	takeTime(to)
 	r.Body = io.NopCloser(bytes.NewReader(raw))
 	_ = json.Unmarshal(raw, &p) // the library answers what is no message
 	return p, true

@@ -37,8 +37,8 @@ type HTTP struct {
 	Calls       int           // calls at once of one principal, 0: 64
 	Sessions    int           // of one principal, 0: 64; a further one ends the one unused for longest
 	SessionIdle time.Duration // 0: 30 min
-	Connections int           // 0: 4096; of them an eighth that have not asked for anything yet
-	HeaderTime  time.Duration // for a request's header to arrive, 0: 5 s
+	Connections int           // 0: 4096; an eighth of them may have asked for nothing yet
+	HeaderTime  time.Duration // for a request's header to arrive, 0: 5 s; its body has twice that
 	Quiet       time.Duration // the longest silence on a response, 0: 10 s
 }
 
@@ -104,7 +104,7 @@ func newWeb(base context.Context, s *Server, config HTTP) *web {
 }
 
 func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(to).SetWriteDeadline(time.Now().Add(writeTime))
+	w.hurry(to)
 	h := to.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Accel-Buffering", "no") // a proxy that collects events delays them
@@ -189,6 +189,7 @@ func (w *web) streamMCP(to http.ResponseWriter, r *http.Request, who caller) {
 			return
 		}
 		defer deaf()
+		takeTime(to)
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(own.ctx, cancel)()
@@ -221,6 +222,7 @@ func (w *web) openSSE(to http.ResponseWriter, r *http.Request, who caller) {
 		return
 	}
 	defer done()
+	takeTime(to)
 	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), sessionKey{}, own))
 	defer cancel()
 	defer context.AfterFunc(own.ctx, cancel)()

@@ -321,14 +321,34 @@ func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
 		status, _ := w.status("POST", "/mcp", initialize("2025-06-18"))
 		require.Equal(t, 200, status)
 	}
-	slow, err := net.Dial("tcp", w.addr)
-	require.NoError(t, err)
-	defer slow.Close()
-	_, err = io.WriteString(slow, "POST /mcp HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-	require.NoError(t, err)
-	require.NoError(t, slow.SetReadDeadline(time.Now().Add(patience)))
-	_, err = io.ReadAll(slow)
-	require.NoError(t, err, "it is closed, not waited for")
+	for _, begun := range []string{
+		"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+		"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n", // without a token, nobody reads it
+		"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ann-token\r\nContent-Length: 100\r\n\r\n{",
+	} {
+		slow, err := net.Dial("tcp", w.addr)
+		require.NoError(t, err)
+		open = append(open, slow)
+		_, err = io.WriteString(slow, begun)
+		require.NoError(t, err)
+		require.NoError(t, slow.SetReadDeadline(time.Now().Add(patience)))
+		_, err = io.ReadAll(slow)
+		require.NoError(t, err, "it is closed, not waited for: %q", begun)
+	}
+}
+
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	w := newSite(t, func(_ *server.Config, h *server.HTTP) { h.Connections = 16 })
+	for range 100 {
+		c, err := net.Dial("tcp", w.addr)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+		_, err = c.Read(make([]byte, 1000))
+		require.NoError(t, err)
+	}
 }
 
 // With the library alone the end takes as long as somebody listens.
