@@ -86,6 +86,8 @@ func (w *web) reap(ctx context.Context) {
 		for _, id := range w.sessions.over(time.Now(), w.config.SessionIdle, w.mayGoOn) {
 			w.endSession(id)
 		}
+		w.budgets.forget(w.mayGoOn)
+		w.forgetTools()
 	}
 }
 

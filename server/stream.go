@@ -49,6 +49,8 @@ func newStream(w http.ResponseWriter, r *http.Request, quiet time.Duration) *str
 		to: w, control: http.NewResponseController(w), header: http.Header{}, quiet: quiet,
 		accepts: r.Method == http.MethodPost && strings.Contains(r.Header.Get("Accept"), eventStream),
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.silence = time.AfterFunc(quiet, s.breathe)
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -21,7 +22,8 @@ import (
 type HTTP struct {
 	// Auth knows the bearer tokens. Nil, or while it requires none: everybody who
 	// reaches the server may use it, as the one principal of a stdio server does.
-	Auth Auth
+	Auth  Auth
+	OAuth *OAuth // nil: there is no issuer of tokens but us
 	// Tools are a principal's own, of the same names and schemas as Config.Tools. Nil:
 	// those serve all.
 	Tools   func(principal string) ([]tools.Tool, error)
@@ -96,6 +98,8 @@ func newWeb(base context.Context, s *Server, config HTTP) *web {
 		}),
 	)
 	w.routes.HandleFunc("/healthz", w.health)
+	w.routes.HandleFunc("GET "+MetadataPath, w.metadata)
+	w.routes.HandleFunc("GET "+MetadataPath+"/", w.metadata)
 	w.routes.HandleFunc("POST /mcp", w.known(w.postMCP))
 	w.routes.HandleFunc("/mcp", w.known(w.streamMCP))
 	w.routes.HandleFunc("GET /sse", w.known(w.openSSE))
@@ -276,6 +280,12 @@ type nowhere struct{ header http.Header }
 func (n nowhere) Header() http.Header         { return n.header }
 func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
 func (n nowhere) WriteHeader(int)             {}
+
+func (w *web) forgetTools() {
+	w.toolsMu.Lock()
+	defer w.toolsMu.Unlock()
+	maps.DeleteFunc(w.tools, func(principal string, _ map[string]tools.Tool) bool { return !w.mayGoOn(principal) })
+}
 
 // toolsOf are a principal's own tools by name. They are made once.
 func (w *web) toolsOf(principal string) (map[string]tools.Tool, error) {

@@ -92,6 +92,28 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 	status, text := w.status("GET", "/healthz", "", "Authorization", "")
 	require.Equal(t, 200, status)
 	require.Equal(t, "ok\n", text)
+	status, _ = w.status("GET", server.MetadataPath, "", "Authorization", "")
+	require.Equal(t, 404, status)
+}
+
+func TestClientsAreToldWhereToGetAToken(t *testing.T) {
+	const url = "https://gpu.example/.well-known/oauth-protected-resource/mcp"
+	w := newSite(t, func(_ *server.Config, h *server.HTTP) {
+		h.OAuth = &server.OAuth{Metadata: map[string]string{"resource": "https://gpu.example/mcp"}, MetadataURL: url, Scope: "gpu"}
+	})
+	for given, want := range map[string]struct {
+		status int
+		code   string
+	}{"": {401, ""}, "Bearer wrong": {401, `, error="invalid_token"`}, "Bearer scopeless": {403, `, error="insufficient_scope"`}} {
+		r := w.ask("POST", "/mcp", initialize("2025-06-18"), "Authorization", given)
+		require.Equal(t, want.status, r.StatusCode)
+		require.Equal(t, `Bearer realm="gpulease"`+want.code+`, resource_metadata="`+url+`", scope="gpu"`, r.Header.Get("WWW-Authenticate"))
+	}
+	for _, path := range []string{server.MetadataPath, server.MetadataPath + "/mcp"} {
+		status, text := w.status("GET", path, "", "Authorization", "")
+		require.Equal(t, 200, status)
+		require.JSONEq(t, `{"resource":"https://gpu.example/mcp"}`, text)
+	}
 }
 
 // In the library a session is whoever's names it, and GET takes any name for one.

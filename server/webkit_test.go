@@ -23,6 +23,9 @@ type tokens map[string]string
 func (t tokens) Required() (bool, error) { return true, nil }
 
 func (t tokens) Authenticate(_ context.Context, token string) (string, bool, error) {
+	if token == "scopeless" {
+		return "", false, server.ErrScope
+	}
 	if token == "unreadable" {
 		return "", false, errors.New("the disk is gone")
 	}

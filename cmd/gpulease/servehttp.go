@@ -10,11 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
-	"github.com/gpulease/gpulease/cmd/gpulease/token"
+	"github.com/gpulease/gpulease/cmd/gpulease/issuer"
 	"github.com/gpulease/gpulease/server"
 	"github.com/gpulease/gpulease/tools"
 )
@@ -25,9 +24,10 @@ type webFlags struct {
 	hosts, origins []string
 	cert, key      string
 	rate           float64
+	oauth          issuer.Config
 }
 
-var webFlagNames = []string{"listen", "allow-host", "allow-origin", "tls-cert", "tls-key", "rate"}
+var webFlagNames = []string{"listen", "allow-host", "allow-origin", "tls-cert", "tls-key", "rate", "oauth-issuer", "oauth-resource", "oauth-scope"}
 
 func (w *webFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&w.listen, "listen", "127.0.0.1:7433", "http: address; other computers reach one that is not this computer's own, which needs tokens")
@@ -36,6 +36,9 @@ func (w *webFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&w.cert, "tls-cert", "", "http: certificate file (PEM); with --tls-key the server speaks https")
 	f.StringVar(&w.key, "tls-key", "", "http: key file of the certificate (PEM)")
 	f.Float64Var(&w.rate, "rate", 20, "http: requests a second of one principal, with bursts of ten times as many")
+	f.StringVar(&w.oauth.Issuer, "oauth-issuer", "", "http: take access tokens (JWT) of this issuer, too: its URL")
+	f.StringVar(&w.oauth.Resource, "oauth-resource", "", "http: the URL of this server's /mcp as clients know it, the audience of such tokens")
+	f.StringVar(&w.oauth.Scope, "oauth-scope", "", "http: the scope that such tokens must have")
 }
 
 func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
@@ -46,6 +49,9 @@ func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
 	}
 	if (w.cert == "") != (w.key == "") {
 		return usageError(errors.New("--tls-cert and --tls-key go together"))
+	}
+	if (w.oauth.Issuer == "") != (w.oauth.Resource == "") || (w.oauth.Issuer == "" && w.oauth.Scope != "") {
+		return usageError(errors.New("--oauth-issuer and --oauth-resource go together, and --oauth-scope with them"))
 	}
 	if w.rate <= 0 {
 		return usageError(fmt.Errorf("--rate has to be above 0, not %g", w.rate))
@@ -68,8 +74,8 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roo
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", o.web.listen, err), a.close())
 	}
-	auth := &tokenAuth{Store: token.Store{Path: o.s.tokensPath()}, always: !server.IsLoopback(on.Addr().String())}
-	if err := auth.mayListen(o.web.listen); err != nil {
+	auth, err := o.admission(ctx, a, on.Addr())
+	if err != nil {
 		return errors.Join(err, on.Close(), a.close())
 	}
 	if auth.always && o.web.cert == "" {
@@ -79,7 +85,7 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roo
 		a.log.Warn("every user of this computer may use this server: make a token with gpulease token create NAME")
 	}
 	config := server.HTTP{
-		Auth: auth, Hosts: o.web.hosts, Origins: o.web.origins, CertFile: o.web.cert, KeyFile: o.web.key, Rate: o.web.rate,
+		Auth: auth, OAuth: auth.oauth(o.web.oauth.Scope), Hosts: o.web.hosts, Origins: o.web.origins, CertFile: o.web.cert, KeyFile: o.web.key, Rate: o.web.rate,
 		Healthy: func(context.Context) error { return a.broken },
 		Tools:   func(principal string) ([]tools.Tool, error) { return o.toolsOf(a, principal, roots) },
 	}
@@ -112,41 +118,3 @@ func (o *serving) toolsOf(a *app, principal string, roots []string) ([]tools.Too
 }
 
 func (s *settings) tokensPath() string { return filepath.Join(s.stateDir, "tokens.json") }
-
-// tokenAuth lets in who has a token. On this computer's own address none is needed
-// until the first one is made; from then on always.
-type tokenAuth struct {
-	token.Store
-	always bool
-	seen   atomic.Bool
-}
-
-func (t *tokenAuth) Required() (bool, error) {
-	if t.always || t.seen.Load() {
-		return true, nil
-	}
-	all, err := t.List()
-	if err != nil {
-		return true, err
-	}
-	if len(all) > 0 {
-		t.seen.Store(true)
-	}
-	return len(all) > 0, nil
-}
-
-func (t *tokenAuth) Authenticate(_ context.Context, secret string) (principal string, ok bool, err error) {
-	return t.Store.Authenticate(secret)
-}
-
-// mayListen refuses an address that others reach while nobody has a token.
-func (t *tokenAuth) mayListen(address string) error {
-	all, err := t.List()
-	if err != nil {
-		return err
-	}
-	if t.always && len(all) == 0 {
-		return usageError(fmt.Errorf("other computers may reach %s, and no principal has a token: run gpulease token create NAME first, or listen on 127.0.0.1", address))
-	}
-	return nil
-}

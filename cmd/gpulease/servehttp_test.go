@@ -3,15 +3,22 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/coreos/go-oidc/v3/oidc/oidctest"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 
@@ -248,4 +255,46 @@ func TestHTTPRefusesWhatWouldLetOthersIn(t *testing.T) {
 	require.NoError(t, r.Body.Close())
 	require.Equal(t, 401, r.StatusCode)
 	require.Empty(t, s.host(token, "/mcp").ok("list_leases", nil).Leases)
+}
+
+func TestPrincipalsOfAnIssuer(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	login := &oidctest.Server{PublicKeys: []oidctest.PublicKey{{PublicKey: key.Public(), KeyID: "k", Algorithm: oidc.ES256}}}
+	on := httptest.NewServer(login)
+	t.Cleanup(on.Close)
+	login.SetIssuer(on.URL)
+	const resource = "https://gpu.example/mcp"
+	sign := func(audience string) string {
+		return oidctest.SignIDToken(key, "k", oidc.ES256, fmt.Sprintf(`{"iss":%q,"aud":%q,"sub":"ann","exp":%d}`, on.URL, audience, time.Now().Add(time.Hour).Unix()))
+	}
+
+	w := newWorld(t, lambdatest.Config{})
+	file := filepath.Join(w.dir, "policy.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("principals: {oauth.ann: {max_ttl: 10m}}\n"), 0o600))
+	w.env = append(w.env, "GPULEASE_POLICY="+file)
+	own := w.token("ann")
+	s := w.web("--oauth-issuer", on.URL, "--oauth-resource", resource)
+	theirs := s.host(sign(resource), "/mcp")
+	require.Contains(t, theirs.refused(lease.CodePolicyDenied, "launch_lease", map[string]any{"type": testType, "ttl_minutes": 11}), "max_ttl")
+	require.Equal(t, "allow", s.host(own, "/mcp").ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 11, "dry_run": true}).Decision,
+		"a principal with a token of ours is another one")
+
+	for _, token := range []string{sign("https://other.example/mcp"), ""} {
+		r, err := http.NewRequest("POST", s.base+"/mcp", strings.NewReader("{}"))
+		require.NoError(t, err)
+		answer, err := (&http.Client{Transport: bearer(token)}).Do(r)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, 401, answer.StatusCode)
+		require.Contains(t, answer.Header.Get("WWW-Authenticate"), `resource_metadata="https://gpu.example/.well-known/oauth-protected-resource/mcp"`)
+	}
+	r, err := http.Get(s.base + "/.well-known/oauth-protected-resource/mcp")
+	require.NoError(t, err)
+	defer r.Body.Close()
+	var metadata map[string]any
+	require.NoError(t, json.NewDecoder(r.Body).Decode(&metadata))
+	require.Equal(t, resource, metadata["resource"])
+	require.Equal(t, []any{on.URL}, metadata["authorization_servers"])
 }

@@ -64,6 +64,9 @@ func CheckName(principal string) error {
 	if !name.MatchString(principal) {
 		return fmt.Errorf("%q is no name for a principal: want at most 63 of a-z, 0-9, dot, dash and underscore, a letter or digit first", principal)
 	}
+	if strings.HasPrefix(principal, "oauth.") {
+		return fmt.Errorf("%q: names that begin with oauth. are those of an external issuer", principal)
+	}
 	return nil
 }
 
