@@ -50,6 +50,9 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 		o := s.answer(ctx, t, arguments(req))
 		reporter.Settle()
 		s.record(ctx, t.Name, began, o.err)
+		if s.config.Called != nil {
+			s.config.Called(t.Name, time.Since(began), o.err)
+		}
 		if o.err != nil {
 			return failure(tools.Explain(o.err, s.config.Redact)), nil
 		}

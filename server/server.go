@@ -36,6 +36,8 @@ type Config struct {
 	// that gpulease has not explained are shown without their cause.
 	Redact func(string) string
 
+	// Called is told of every call when it is answered; nil: nobody is.
+	Called func(tool string, took time.Duration, err error)
 	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
 	// handler's context ends a second before, to leave it the last word.
 	CallTimeout time.Duration

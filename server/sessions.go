@@ -131,6 +131,17 @@ func (t *sessions) over(now time.Time, idle time.Duration, may func(principal st
 	return ids
 }
 
+// Sessions is how many a server has over HTTP.
+func (s *Server) Sessions() int {
+	w := s.web.Load()
+	if w == nil {
+		return 0
+	}
+	w.sessions.mu.Lock()
+	defer w.sessions.mu.Unlock()
+	return len(w.sessions.all)
+}
+
 // manager is the table as the library asks it, for one request.
 type manager struct {
 	table     *sessions

@@ -27,6 +27,7 @@ type HTTP struct {
 	// Tools are a principal's own, of the same names and schemas as Config.Tools. Nil:
 	// those serve all.
 	Tools   func(principal string) ([]tools.Tool, error)
+	Metrics http.Handler                // for /metrics, to whom has a token; nil: there are none
 	Healthy func(context.Context) error // for /healthz; nil: always
 
 	Hosts   []string // names of this server in Host, lower case, without port, beside localhost
@@ -98,6 +99,9 @@ func newWeb(base context.Context, s *Server, config HTTP) *web {
 		}),
 	)
 	w.routes.HandleFunc("/healthz", w.health)
+	if config.Metrics != nil {
+		w.routes.HandleFunc("GET /metrics", w.known(func(to http.ResponseWriter, r *http.Request, _ caller) { config.Metrics.ServeHTTP(to, r) }))
+	}
 	w.routes.HandleFunc("GET "+MetadataPath, w.metadata)
 	w.routes.HandleFunc("GET "+MetadataPath+"/", w.metadata)
 	w.routes.HandleFunc("POST /mcp", w.known(w.postMCP))

@@ -80,15 +80,16 @@ func (o *serving) run(c *cobra.Command) error {
 	if err != nil {
 		return errors.Join(usageError(err), a.close())
 	}
-	srv, err := server.New(server.Config{
+	config := server.Config{
 		Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions(all),
 		Tools: all, Logger: a.log, Redact: a.redact,
-	})
-	if err != nil {
-		return errors.Join(err, a.close())
 	}
 	if o.transport == "http" {
-		return o.serveHTTP(ctx, a, srv, roots, c.OutOrStdout())
+		return o.serveHTTP(ctx, a, config, roots, c.OutOrStdout())
+	}
+	srv, err := server.New(config)
+	if err != nil {
+		return errors.Join(err, a.close())
 	}
 	return a.whileReconciling(ctx, func(ctx context.Context) error {
 		return srv.ServeStdio(ctx, c.InOrStdin(), c.OutOrStdout())

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gpulease/gpulease/cmd/gpulease/issuer"
+	"github.com/gpulease/gpulease/cmd/gpulease/metrics"
+	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/server"
 	"github.com/gpulease/gpulease/tools"
 )
@@ -69,7 +71,7 @@ func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
 }
 
 // serveHTTP listens, unless it would let in who must not come in.
-func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roots []string, stdout io.Writer) error {
+func (o *serving) serveHTTP(ctx context.Context, a *app, core server.Config, roots []string, stdout io.Writer) error {
 	on, err := net.Listen("tcp", o.web.listen)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", o.web.listen, err), a.close())
@@ -84,8 +86,15 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roo
 	if needed, err := auth.Required(); err == nil && !needed {
 		a.log.Warn("every user of this computer may use this server: make a token with gpulease token create NAME")
 	}
+	var srv *server.Server
+	measured := metrics.New(thisBuild().Version, measuring{a}, func() int { return srv.Sessions() })
+	core.Called = measured.Call
+	if srv, err = server.New(core); err != nil {
+		return errors.Join(err, on.Close(), a.close())
+	}
 	config := server.HTTP{
 		Auth: auth, OAuth: auth.oauth(o.web.oauth.Scope), Hosts: o.web.hosts, Origins: o.web.origins, CertFile: o.web.cert, KeyFile: o.web.key, Rate: o.web.rate,
+		Metrics: measured.Handler(),
 		Healthy: func(context.Context) error { return a.broken },
 		Tools:   func(principal string) ([]tools.Tool, error) { return o.toolsOf(a, principal, roots) },
 	}
@@ -102,6 +111,15 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, srv *server.Server, roo
 		return srv.ServeHTTP(ctx, on, config)
 	})
 }
+
+// measuring is what the metrics read.
+type measuring struct{ a *app }
+
+func (m measuring) Spend(ctx context.Context, principal string) (lease.Spending, error) {
+	return m.a.manager.Spend(ctx, principal)
+}
+
+func (m measuring) Guards(ctx context.Context) ([]lease.Guard, error) { return m.a.store.Guards(ctx) }
 
 // toolsOf are a principal's own tools: below each root it has a directory of its
 // name, so that none reads what another one sends from there or brings home.

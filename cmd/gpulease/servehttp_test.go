@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -88,6 +89,17 @@ func (w *web) host(token, path string) *host {
 	return &host{t: w.t, session: s, cmd: w.cmd.cmd, log: w.cmd.log}
 }
 
+func (w *web) metrics(token string) string {
+	w.t.Helper()
+	r, err := (&http.Client{Transport: bearer(token)}).Get(w.base + "/metrics")
+	require.NoError(w.t, err)
+	defer r.Body.Close()
+	require.Equal(w.t, 200, r.StatusCode)
+	text, err := io.ReadAll(r.Body)
+	require.NoError(w.t, err)
+	return string(text)
+}
+
 func TestTheWholeLoopOverHTTP(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/mcp", "/sse"} {
@@ -124,8 +136,10 @@ func TestAServerThatIsKilledLeavesAKeeper(t *testing.T) {
 	require.NoError(t, s.cmd.cmd.Process.Kill())
 	_ = s.cmd.cmd.Wait()
 	require.True(t, w.keeperRuns())
-	h := w.web().host(token, "/mcp")
+	s = w.web()
+	h := s.host(token, "/mcp")
 	h.until(id, "ready")
+	require.Contains(t, s.metrics(token), "gpulease_leases{state=\"ready\"} 1\n")
 	w.stop(h, id)
 }
 
