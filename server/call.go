@@ -64,7 +64,7 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 }
 
 // answer runs a tool for whoever calls. Over HTTP that is a principal among others,
-// who has tools of its own, sees its own leases, and has only so many calls at once.
+// who has tools of its own and only so many calls at once.
 func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage) outcome {
 	w := s.web.Load()
 	if w == nil {
@@ -88,9 +88,6 @@ func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage)
 		if t, ok = own[name]; !ok {
 			return outcome{err: fmt.Errorf("%s has no tool %s", who.principal, name)}
 		}
-	}
-	if who.principal != "" {
-		ctx = lease.ActAs(ctx, who.principal)
 	}
 	if own, ok := ctx.Value(sessionKey{}).(*session); ok {
 		// The library lets calls of the older event streams outlive them.

@@ -14,6 +14,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 	"golang.org/x/time/rate"
 
+	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/tools"
 )
 
@@ -135,7 +136,7 @@ func (w *web) health(to http.ResponseWriter, r *http.Request) {
 }
 
 // known lets requests pass of whom it knows, at their rate, and puts who it is into
-// their context.
+// their context. With it, whatever serves them sees that principal's leases only.
 func (w *web) known(next func(http.ResponseWriter, *http.Request, caller)) http.HandlerFunc {
 	return func(to http.ResponseWriter, r *http.Request) {
 		who, ok := w.authenticate(to, r)
@@ -146,7 +147,11 @@ func (w *web) known(next func(http.ResponseWriter, *http.Request, caller)) http.
 			tooMany(to, wait)
 			return
 		}
-		next(to, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)), who)
+		ctx := context.WithValue(r.Context(), callerKey{}, who)
+		if who.principal != "" {
+			ctx = lease.ActAs(ctx, who.principal)
+		}
+		next(to, r.WithContext(ctx), who)
 	}
 }
 

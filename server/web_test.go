@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -251,6 +252,14 @@ func TestNoCallIsSilentForLong(t *testing.T) {
 	require.GreaterOrEqual(t, bytes.Count(raw, []byte(": still here\n\n")), 3)
 	require.Contains(t, string(raw), "event: message\ndata: {")
 	require.Equal(t, 1, bytes.Count(raw, []byte("data: ")))
+
+	for path, session := range map[string]string{"/sse": "", "/mcp": w.session()} {
+		lines := bufio.NewScanner(w.ask("GET", path, "", "Mcp-Session-Id", session).Body)
+		for lines.Scan() && lines.Text() != ": still here" {
+			continue
+		}
+		require.NoError(t, lines.Err(), path)
+	}
 }
 
 func TestRequestsAreBounded(t *testing.T) {
