@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,11 @@ func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
 	if (w.cert == "") != (w.key == "") {
 		return usageError(errors.New("--tls-cert and --tls-key go together"))
 	}
+	if w.cert != "" {
+		if _, err := tls.LoadX509KeyPair(w.cert, w.key); err != nil {
+			return usageError(fmt.Errorf("--tls-cert and --tls-key: %w", err))
+		}
+	}
 	if (w.oauth.Issuer == "") != (w.oauth.Resource == "") || (w.oauth.Issuer == "" && w.oauth.Scope != "") {
 		return usageError(errors.New("--oauth-issuer and --oauth-resource go together, and --oauth-scope with them"))
 	}
@@ -80,7 +86,7 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, core server.Config, roo
 	if err != nil {
 		return errors.Join(err, on.Close(), a.close())
 	}
-	if auth.always && o.web.cert == "" {
+	if !server.IsLoopback(on.Addr().String()) && o.web.cert == "" {
 		a.log.Warn("tokens cross the network unencrypted: give --tls-cert and --tls-key, unless a proxy in front speaks https")
 	}
 	if needed, err := auth.Required(); err == nil && !needed {

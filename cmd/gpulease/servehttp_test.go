@@ -158,29 +158,7 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	ann.ok("sync_files", map[string]any{"lease_id": id, "local_dir": "."})
 	job := ann.ok("run_command", map[string]any{"lease_id": id, "command": "echo secret output", "wait_seconds": 20}).Job
 
-	list, err := bob.session.ListTools(t.Context(), nil)
-	require.NoError(t, err)
-	tried := 0
-	for _, tool := range list.Tools {
-		args, handle := argumentsFor(t, tool)
-		if handle == "" {
-			continue
-		}
-		tried++
-		said := map[string]string{}
-		for _, theirs := range []bool{true, false} {
-			lease, jobID := id, job
-			if !theirs {
-				lease, jobID = "aaaaaaaaaaaa", "aaaaaaaaaaaa-aaaaaaaa"
-			}
-			args[handle] = map[string]any{"lease_id": lease, "job_id": jobID}[handle]
-			_, text := bob.call(tool.Name, args)
-			said[lease] = strings.ReplaceAll(strings.ReplaceAll(text, jobID, "JOB"), lease, "LEASE")
-		}
-		require.True(t, strings.HasPrefix(said[id], "error lease_not_found: "), "%s: %q", tool.Name, said[id])
-		require.Equal(t, said["aaaaaaaaaaaa"], said[id], "%s tells nothing", tool.Name)
-	}
-	require.GreaterOrEqual(t, tried, 7)
+	bob.triesEveryTool(id, job)
 	for _, tool := range []string{"list_leases", "spend_report", "list_capacity"} {
 		raw := string(bob.ok(tool, map[string]any{}).Raw)
 		require.NotContains(t, raw, id)
@@ -207,6 +185,31 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	require.ErrorContains(t, err, "Unauthorized")
 	ann.ok("stop_lease", map[string]any{"lease_id": id})
 	require.NotContains(t, s.cmd.log.String(), annToken)
+}
+
+// triesEveryTool calls each tool that takes a lease or a job with another principal's, and
+// with what does not exist.
+func (h *host) triesEveryTool(id, job string) {
+	h.t.Helper()
+	list, err := h.session.ListTools(h.t.Context(), nil)
+	require.NoError(h.t, err)
+	tried := 0
+	for _, tool := range list.Tools {
+		args, handle := argumentsFor(h.t, tool)
+		if handle == "" {
+			continue
+		}
+		tried++
+		said := map[string]string{}
+		for lease, jobID := range map[string]string{id: job, "aaaaaaaaaaaa": "aaaaaaaaaaaa-aaaaaaaa"} {
+			args[handle] = map[string]any{"lease_id": lease, "job_id": jobID}[handle]
+			_, text := h.call(tool.Name, args)
+			said[lease] = strings.ReplaceAll(strings.ReplaceAll(text, jobID, "JOB"), lease, "LEASE")
+		}
+		require.True(h.t, strings.HasPrefix(said[id], "error lease_not_found: "), "%s: %q", tool.Name, said[id])
+		require.Equal(h.t, said["aaaaaaaaaaaa"], said[id], "%s tells nothing", tool.Name)
+	}
+	require.GreaterOrEqual(h.t, tried, 7)
 }
 
 // argumentsFor fills in what a tool requires, beside the handle that it takes.
@@ -247,6 +250,9 @@ func TestHTTPRefusesWhatWouldLetOthersIn(t *testing.T) {
 		{"--transport https", `--transport is stdio or http, not "https"`},
 		{"--listen 127.0.0.1:0", "--listen is for --transport http"},
 		{"--transport http --tls-cert x", "--tls-cert and --tls-key go together"},
+		{"--transport http --tls-cert /dev/null --tls-key /dev/null", "failed to find any PEM data"},
+		{"--transport http --oauth-issuer http://login.example --oauth-resource https://gpu.example", "has to be https"},
+		{"--transport http --oauth-scope gpu", "go together"},
 		{"--transport http --allow-origin example.com", "want a scheme and a host"},
 		{"--toolsets leases", `did you mean "lease"?`},
 		{"--transport http --tools sync_files", `there is no tool "sync_files"`},
