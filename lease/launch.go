@@ -24,7 +24,7 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	if err := r.check(); err != nil {
 		return Lease{}, err
 	}
-	r.Principal = m.who(r)
+	r.Principal = m.who(ctx, r)
 	if r.IdempotencyKey != "" {
 		// Before all else: the first call may have taken the last machine or budget.
 		old, err := m.Store.ByKey(ctx, r.Principal, r.IdempotencyKey)

@@ -50,8 +50,8 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 	if err != nil {
 		return Capacity{}, err
 	}
-	now := m.now()
-	usage, err := m.Store.Usage(ctx, m.Principal, now, m.periods(p, now))
+	now, me := m.now(), m.asker(ctx)
+	usage, err := m.Store.Usage(ctx, me, now, m.periods(p, now))
 	if err != nil {
 		return Capacity{}, ledgerError("list capacity", err)
 	}
@@ -64,10 +64,10 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 		// The first region that the policy takes decides; a denial is shown for the
 		// first one.
 		for i, region := range regions {
-			d := policy.Evaluate(p, m.policyRequest(p, m.Principal, o, region, 0), usage, nil)
+			d := policy.Evaluate(p, m.policyRequest(p, me, o, region, 0), usage, nil)
 			c.BudgetLeft = d.BudgetLeft
 			if region == "" {
-				o.Allowed, o.Rule = p.TypeAllowed(m.Principal, o.Type, "", o.Price)
+				o.Allowed, o.Rule = p.TypeAllowed(me, o.Type, "", o.Price)
 				break
 			}
 			if d.LongestTTL > 0 {

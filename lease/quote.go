@@ -103,7 +103,7 @@ func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
 	if err != nil {
 		return Quote{}, err
 	}
-	r.Principal = m.who(r)
+	r.Principal = m.who(ctx, r)
 	now := m.now()
 	usage, err := m.Store.Usage(ctx, r.Principal, now, m.periods(p, now))
 	if err != nil {
@@ -121,9 +121,9 @@ func (m *Manager) Quote(ctx context.Context, r LaunchRequest) (Quote, error) {
 }
 
 // who asks for a launch.
-func (m *Manager) who(r LaunchRequest) string {
-	if r.Principal == "" {
-		return m.Principal
+func (m *Manager) who(ctx context.Context, r LaunchRequest) string {
+	if r.Principal == "" || !mayKnow(ctx, r.Principal) {
+		return m.asker(ctx)
 	}
 	return r.Principal
 }

@@ -32,9 +32,11 @@ type PrincipalSpending struct {
 }
 
 // Spend reads where the money stands. It costs nothing and asks the cloud nothing.
+// Who acts as one of several principals (see [ActAs]) gets the account's caps, and of
+// the rest its own part.
 func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error) {
-	if principal == "" {
-		principal = m.Principal
+	if principal == "" || !mayKnow(ctx, principal) {
+		principal = m.asker(ctx)
 	}
 	p, err := m.policyNow()
 	if err != nil {
@@ -52,7 +54,7 @@ func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error)
 	if err != nil {
 		return Spending{}, ledgerError("list leases", err)
 	}
-	for _, l := range all {
+	for _, l := range known(ctx, all) {
 		if l.State.Live() || !l.EndedAt.Before(s.Since) {
 			s.Leases = append(s.Leases, l)
 		}
@@ -63,8 +65,10 @@ func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error)
 	if s.Principals, err = m.perPrincipal(ctx, p, s.Leases, now, periods); err != nil {
 		return Spending{}, ledgerError("sum up what each principal has spent", err)
 	}
-	if s.Strangers, err = m.Store.Sighted(ctx); err != nil {
-		return Spending{}, ledgerError("list what else runs in the account", err)
+	if actor(ctx) == "" {
+		if s.Strangers, err = m.Store.Sighted(ctx); err != nil {
+			return Spending{}, ledgerError("list what else runs in the account", err)
+		}
 	}
 	s.Frozen, err = m.Frozen(ctx)
 	return s, err
@@ -75,6 +79,7 @@ func (m *Manager) perPrincipal(ctx context.Context, p *policy.Policy, leases []L
 	for _, l := range leases {
 		names = append(names, l.Principal)
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !mayKnow(ctx, name) })
 	slices.Sort(names)
 	var out []PrincipalSpending
 	for _, name := range slices.Compact(names) {

@@ -32,6 +32,8 @@ func (m *Manager) get(ctx context.Context, id ID) (Lease, error) {
 		return Lease{}, notFound(id, err)
 	case err != nil:
 		return Lease{}, ledgerError("read lease "+string(id), err)
+	case !mayKnow(ctx, l.Principal):
+		return Lease{}, notFound(id, ErrNotFound)
 	}
 	return l, nil
 }
@@ -46,11 +48,16 @@ func (m *Manager) List(ctx context.Context, live bool, limit int) ([]Lease, erro
 	if live {
 		out, err = m.Store.Live(ctx)
 	} else {
-		out, err = m.Store.List(ctx, limit)
+		most := limit
+		if actor(ctx) != "" {
+			most = 0 // how many of the newest are others' is not known
+		}
+		out, err = m.Store.List(ctx, most)
 	}
 	if err != nil {
 		return nil, ledgerError("list leases", err)
 	}
+	out = known(ctx, out)
 	if limit > 0 && len(out) > limit {
 		out = out[:limit]
 	}
@@ -224,7 +231,7 @@ func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []stri
 		return nil
 	}
 	var out []string
-	for _, l := range live {
+	for _, l := range known(ctx, live) {
 		if l.ID != but && l.State == Stopping && now.Sub(l.StopAt) > loudAfter {
 			out = append(out, fmt.Sprintf("STOP NOT CONFIRMED for lease %s since %s: %s/h are still being spent (%s)", l.ID, ago(now.Sub(l.StopAt)), l.Price, l.Detail))
 		}

@@ -47,9 +47,12 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			ctx = tools.WithReporter(ctx, reporter)
 		}
 
-		o := s.run(ctx, t, arguments(req))
+		o := s.answer(ctx, t, arguments(req))
 		reporter.Settle()
 		s.record(ctx, t.Name, began, o.err)
+		if s.config.Called != nil {
+			s.config.Called(t.Name, time.Since(began), o.err)
+		}
 		if o.err != nil {
 			return failure(tools.Explain(o.err, s.config.Redact)), nil
 		}
@@ -58,6 +61,42 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			StructuredContent: o.result.Structured,
 		}, nil
 	}
+}
+
+// answer runs a tool for whoever calls. Over HTTP that is a principal among others,
+// who has tools of its own and only so many calls at once.
+func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage) outcome {
+	w := s.web.Load()
+	if w == nil {
+		return s.run(ctx, t, args)
+	}
+	who, ok := ctx.Value(callerKey{}).(caller)
+	if !ok {
+		return outcome{err: errors.New("a call over HTTP of nobody knows whom")}
+	}
+	done, err := w.budgets.enter(who.principal)
+	if err != nil {
+		return outcome{err: err}
+	}
+	defer done()
+	if w.config.Tools != nil {
+		own, err := w.toolsOf(who.principal)
+		if err != nil {
+			return outcome{err: err}
+		}
+		name := t.Name
+		if t, ok = own[name]; !ok {
+			return outcome{err: fmt.Errorf("%s has no tool %s", who.principal, name)}
+		}
+	}
+	if own, ok := ctx.Value(sessionKey{}).(*session); ok {
+		// The library lets calls of the older event streams outlive them.
+		streamed, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(own.ctx, cancel)()
+		ctx = streamed
+	}
+	return s.run(ctx, t, args)
 }
 
 // failure is text only: some hosts show the model the text of an error result,
@@ -103,6 +142,9 @@ func (s *Server) run(ctx context.Context, t tools.Tool, args json.RawMessage) ou
 // results, which may hold anything.
 func (s *Server) record(ctx context.Context, tool string, began time.Time, err error) {
 	attrs := []slog.Attr{slog.String("op", tool), slog.Duration("dur", time.Since(began))}
+	if who, ok := ctx.Value(callerKey{}).(caller); ok && who.principal != "" {
+		attrs = append(attrs, slog.String("principal", who.principal))
+	}
 	if err == nil {
 		s.log.LogAttrs(ctx, slog.LevelInfo, "call", attrs...)
 		return
@@ -162,7 +204,7 @@ func (s *Server) reporter(ctx context.Context, meta *mcp.Meta) *tools.Reporter {
 	if meta == nil || meta.ProgressToken == nil {
 		return nil
 	}
-	direct, _ := ctx.Value(lineWriterKey{}).(*lineWriter)
+	direct, _ := ctx.Value(notifierKey{}).(notifier)
 	return tools.NewReporter(progressEvery, func(progress float64, message string) {
 		params := map[string]any{"progressToken": meta.ProgressToken, "progress": progress, "message": message}
 		var err error

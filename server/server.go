@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -35,6 +36,8 @@ type Config struct {
 	// that gpulease has not explained are shown without their cause.
 	Redact func(string) string
 
+	// Called is told of every call when it is answered; nil: nobody is.
+	Called func(tool string, took time.Duration, err error)
 	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
 	// handler's context ends a second before, to leave it the last word.
 	CallTimeout time.Duration
@@ -67,6 +70,7 @@ type Server struct {
 	config   Config
 	log      *slog.Logger
 	lastWord time.Duration
+	web      atomic.Pointer[web] // once it is served over HTTP
 }
 
 // New assembles a server. It fails on what would only show at a client: two
@@ -115,11 +119,11 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d <= 0 {
+func orDefault[T int | int64 | float64 | time.Duration](v, otherwise T) T {
+	if v <= 0 {
 		return otherwise
 	}
-	return d
+	return v
 }
 
 // MCP is the library's server, for further transports.

@@ -63,7 +63,7 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 
 	done := make(chan error, 1)
 	go func() {
-		done <- stdio.Listen(context.WithValue(ctx, lineWriterKey{}, out), in, out)
+		done <- stdio.Listen(context.WithValue(ctx, notifierKey{}, out), in, out)
 	}()
 	err := s.awaitEnd(ctx, in, done)
 	if cause := context.Cause(ctx); cause != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"sync"
 	"time"
@@ -123,11 +122,16 @@ func (r *lineReader) drain() {
 	})
 }
 
-type lineWriterKey struct{}
+// notifier sends the notes of a call past the library's queue, which drops some
+// and lets results overtake others.
+type notifier interface {
+	notify(method string, params map[string]any) error
+}
+
+type notifierKey struct{}
 
 // lineWriter writes whole messages, one at a time. The library writes each
-// message with one call; progress notes of this package come between, without
-// the library's queue, which drops them or lets results overtake them.
+// message with one call; progress notes of this package come between.
 type lineWriter struct {
 	open   *tally
 	broken func(error)
@@ -150,13 +154,9 @@ func (w *lineWriter) Write(line []byte) (int, error) {
 
 // notify writes a notification and returns when it is written.
 func (w *lineWriter) notify(method string, params map[string]any) error {
-	line, err := json.Marshal(struct {
-		JSONRPC string         `json:"jsonrpc"`
-		Method  string         `json:"method"`
-		Params  map[string]any `json:"params"`
-	}{"2.0", method, params})
+	line, err := notification(method, params)
 	if err != nil {
-		return errors.Join(errors.New("encode a notification"), err)
+		return err
 	}
 	_, err = w.Write(append(line, '\n'))
 	return err

@@ -54,6 +54,9 @@ type Deps struct {
 	// Relative paths are below the first, and so are results that come home. Without
 	// any, nothing is read or brought.
 	Roots []string
+	// Remote says that agents are on other computers: what touches this one's disk or
+	// ports is left out unless there are Roots, and ports are left out in any case.
+	Remote bool
 	// Denied are local directories that sync_files never sends anything of, also
 	// where they lie below a root: gpulease's own state, keys and settings.
 	// Absolute; what is not there is no error.
@@ -62,7 +65,7 @@ type Deps struct {
 
 // All are the tools of gpulease, those first without which nothing works.
 func All(d Deps) []Tool {
-	return []Tool{
+	all := []Tool{
 		listCapacity(d.Leases),
 		launchLease(d.Leases, d.Roots, d.Denied),
 		runCommand(d.Leases),
@@ -75,4 +78,8 @@ func All(d Deps) []Tool {
 		syncFiles(d.Leases, d.Roots, d.Denied),
 		spendReport(d.Leases),
 	}
+	if !d.Remote {
+		return all
+	}
+	return remoteTools(all, len(d.Roots) > 0)
 }

@@ -44,25 +44,35 @@ func newShape(what string, t reflect.Type, open bool) *shape {
 	if err != nil {
 		panic(fmt.Sprintf("tools: %s: %v", what, err))
 	}
-	return &shape{
-		raw:  raw,
-		tree: tree,
-		compiled: sync.OnceValues(func() (*validator.Schema, error) {
-			doc, err := validator.UnmarshalJSON(bytes.NewReader(raw))
-			if err != nil {
-				return nil, fmt.Errorf("read the schema of %s: %w", what, err)
-			}
-			c := validator.NewCompiler()
-			if err := c.AddResource("schema.json", doc); err != nil {
-				return nil, fmt.Errorf("add the schema of %s: %w", what, err)
-			}
-			s, err := c.Compile("schema.json")
-			if err != nil {
-				return nil, fmt.Errorf("compile the schema of %s: %w", what, err)
-			}
-			return s, nil
-		}),
+	s := &shape{raw: raw, tree: tree}
+	s.compiled = sync.OnceValues(func() (*validator.Schema, error) {
+		doc, err := validator.UnmarshalJSON(bytes.NewReader(s.raw))
+		if err != nil {
+			return nil, fmt.Errorf("read the schema of %s: %w", what, err)
+		}
+		c := validator.NewCompiler()
+		if err := c.AddResource("schema.json", doc); err != nil {
+			return nil, fmt.Errorf("add the schema of %s: %w", what, err)
+		}
+		compiled, err := c.Compile("schema.json")
+		if err != nil {
+			return nil, fmt.Errorf("compile the schema of %s: %w", what, err)
+		}
+		return compiled, nil
+	})
+	return s
+}
+
+// hide takes an optional property out of a schema that nobody has used yet.
+func (s *shape) hide(property string) {
+	if _, ok := s.tree.Properties.Delete(property); !ok {
+		return
 	}
+	raw, err := json.Marshal(s.tree)
+	if err != nil {
+		panic(fmt.Sprintf("tools: hide %s: %v", property, err))
+	}
+	s.raw = raw
 }
 
 // recursion gives the path at which t contains itself, or "".

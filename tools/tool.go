@@ -56,6 +56,8 @@ type Tool struct {
 	// runs the tool. Errors are to be shown by [Explain]; an error of code
 	// invalid_input means that nothing was done.
 	Call func(ctx context.Context, args json.RawMessage) (Result, error)
+
+	in *shape
 }
 
 // Texter is implemented by outputs that can say themselves in a sentence or two.
@@ -80,6 +82,7 @@ func New[In, Out any](def Def, call func(context.Context, In) (Out, error)) Tool
 	out := newShape(def.Name+" output", reflect.TypeFor[Out](), true)
 	return Tool{
 		Def:          def,
+		in:           in,
 		InputSchema:  in.raw,
 		OutputSchema: out.raw,
 		Call: func(ctx context.Context, args json.RawMessage) (Result, error) {

@@ -32,7 +32,7 @@ simulated cloud, without an account.`,
 	s.flags(root.PersistentFlags())
 	root.AddCommand(
 		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newExtend(s),
-		newApprove(s), newDeny(s), newFreeze(s), newUnfreeze(s), newSpend(s), newAudit(s), newKeeper(s), newReap(s), newInstall(s), newPolicy(s), newVersion(),
+		newApprove(s), newDeny(s), newFreeze(s), newUnfreeze(s), newSpend(s), newAudit(s), newKeeper(s), newReap(s), newInstall(s), newPolicy(s), newToken(s), newVersion(),
 	)
 	refuseUnknown(root)
 	return root

@@ -14,50 +14,91 @@ import (
 	"github.com/gpulease/gpulease/tools"
 )
 
-// instructions go to the model with every request; every word is paid for.
-const instructions = `gpulease leases GPU machines on Lambda Cloud. A lease costs money from boot until its stop is confirmed.
-Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what results name.
-run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.
-Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. Errors start with "error CODE:" and say what to call next. A failing test suite is a result (exit_code), not an error.`
+// serving is what serve was told.
+type serving struct {
+	s      *settings
+	keep   bool
+	roots  []string
+	choice tools.Selection
+
+	transport string
+	web       webFlags
+}
 
 func newServe(s *settings) *cobra.Command {
-	var keep bool
-	var roots []string
+	o := &serving{s: s}
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve MCP over standard input and output",
+		Short: "Serve MCP over standard input and output, or over HTTP",
 		Long: `serve speaks the Model Context Protocol over standard input and output; an agent host
 starts it. It needs a Lambda API key at the first call that reaches Lambda: LAMBDA_API_KEY, or
 LAMBDA_API_KEY_COMMAND, or LAMBDA_API_KEY_FILE. Logs go to standard error as JSON lines.
 
+With --transport http it serves any number of clients, at /mcp (Streamable HTTP) and /sse (the older
+HTTP+SSE), until it is told to end. It prints one JSON line with its url when it is ready. Who may use it
+is said by bearer tokens, see gpulease token and docs/http.md.
+
 Leases go on when it ends. A keeper process, started before the first launch, enforces their
 deadlines; the next server on the same state directory sees them and can stop them.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			ctx := c.Context()
-			a, err := s.openGuarded(ctx, lease.GuardServer, keep, c.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			roots, err := workRoots(roots)
-			if err != nil {
-				return errors.Join(err, a.close())
-			}
-			srv, err := server.New(server.Config{
-				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
-				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs()}), Logger: a.log, Redact: a.redact,
-			})
-			if err != nil {
-				return err
-			}
-			return a.whileReconciling(ctx, func(ctx context.Context) error {
-				return srv.ServeStdio(ctx, c.InOrStdin(), c.OutOrStdout())
-			})
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
-	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
-	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from, and below the first of which results come home; may be repeated (default: where the server was started)")
+	f := c.Flags()
+	f.BoolVar(&o.keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
+	f.StringArrayVar(&o.roots, "root", nil, "local directory that agents may send from, and below the first of which results come home; may be repeated (default: where the server was started; over HTTP none)")
+	f.StringVar(&o.transport, "transport", "stdio", "stdio or http")
+	f.StringSliceVar(&o.choice.Toolsets, "toolsets", nil, "only the tools of these groups: lease, run, files, ports, spend")
+	f.StringSliceVar(&o.choice.Tools, "tools", nil, "only these tools, beside those of --toolsets")
+	f.StringSliceVar(&o.choice.Exclude, "exclude-tools", nil, "without these tools")
+	f.BoolVar(&o.choice.ReadOnly, "read-only", false, "only tools that change nothing and cost nothing")
+	o.web.add(f)
 	return c
+}
+
+func (o *serving) run(c *cobra.Command) error {
+	switch o.transport {
+	case "stdio", "http":
+	default:
+		return usageError(fmt.Errorf("--transport is stdio or http, not %q", o.transport))
+	}
+	if err := o.web.check(c.Flags(), o.transport == "http"); err != nil {
+		return err
+	}
+	if _, err := o.choice.Of(tools.All(tools.Deps{})); err != nil {
+		return usageError(err)
+	}
+	roots, err := workRoots(o.roots, o.transport == "stdio")
+	if err != nil {
+		return err
+	}
+	ctx := c.Context()
+	a, err := o.s.openGuarded(ctx, lease.GuardServer, o.keep, c.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	all, err := o.tools(a, roots)
+	if err != nil {
+		return errors.Join(usageError(err), a.close())
+	}
+	config := server.Config{
+		Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions(all),
+		Tools: all, Logger: a.log, Redact: a.redact,
+	}
+	if o.transport == "http" {
+		return o.serveHTTP(ctx, a, config, roots, c.OutOrStdout())
+	}
+	srv, err := server.New(config)
+	if err != nil {
+		return errors.Join(err, a.close())
+	}
+	return a.whileReconciling(ctx, func(ctx context.Context) error {
+		return srv.ServeStdio(ctx, c.InOrStdin(), c.OutOrStdout())
+	})
+}
+
+// tools are those that were chosen, with these directories.
+func (o *serving) tools(a *app, roots []string) ([]tools.Tool, error) {
+	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Remote: o.transport == "http"}))
 }
 
 // ownDirs hold keys, ledger and settings: no agent sends them anywhere. A policy
@@ -70,9 +111,10 @@ func (s *settings) ownDirs() []string {
 	return dirs
 }
 
-// workRoots are the local directories that agents may send from.
-func workRoots(given []string) ([]string, error) {
-	if len(given) == 0 {
+// workRoots are the local directories that agents may send from: with here, where we
+// are if none was given.
+func workRoots(given []string, here bool) ([]string, error) {
+	if len(given) == 0 && here {
 		given = []string{"."}
 	}
 	roots := make([]string, 0, len(given))
