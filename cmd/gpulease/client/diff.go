@@ -16,14 +16,7 @@ func (e Edit) Diff() string {
 		return ""
 	}
 	old, now := splitLines(e.Before), splitLines(e.After)
-	head := 0
-	for head < len(old) && head < len(now) && old[head] == now[head] {
-		head++
-	}
-	tail := 0
-	for tail < len(old)-head && tail < len(now)-head && old[len(old)-1-tail] == now[len(now)-1-tail] {
-		tail++
-	}
+	head, tail := equalEnds(old, now)
 	var b strings.Builder
 	name := e.Path
 	if e.Before == nil {
@@ -82,15 +75,20 @@ func hunk(b *strings.Builder, old, now []string, offset int) {
 
 // middles are two lines without their equal ends.
 func middles(a, b string) (string, string) {
-	head := 0
+	x, y := []rune(a), []rune(b)
+	head, tail := equalEnds(x, y)
+	return "…" + string(x[head:len(x)-tail]) + "…", "…" + string(y[head:len(y)-tail]) + "…"
+}
+
+// equalEnds is how many of the first and of the last are the same in both.
+func equalEnds[T comparable](a, b []T) (head, tail int) {
 	for head < len(a) && head < len(b) && a[head] == b[head] {
 		head++
 	}
-	tail := 0
 	for tail < len(a)-head && tail < len(b)-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
 		tail++
 	}
-	return "…" + a[head:len(a)-tail] + "…", "…" + b[head:len(b)-tail] + "…"
+	return head, tail
 }
 
 func splitLines(text []byte) []string {

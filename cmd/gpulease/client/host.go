@@ -53,8 +53,7 @@ var (
 //     file start in the home directory (vectorize-io/hindsight#4530).
 //   - gemini: https://geminicli.com/docs/tools/mcp-server and
 //     https://geminicli.com/docs/cli/configuration ($VAR and ${VAR} in every text;
-//     comments; variables whose names look like a secret's are not handed on
-//     unless the entry has them).
+//     comments, no trailing commas; user's servers run in trusted folders only).
 //   - kiro: https://kiro.dev/docs/mcp/configuration (~/.kiro/settings/mcp.json, ${VAR}).
 //   - vscode: https://code.visualstudio.com/docs/agents/reference/mcp-configuration
 //     (servers, type, comments, ${workspaceFolder} and others). A server of the user's
@@ -86,7 +85,7 @@ var Hosts = []Host{
 	},
 	{
 		Name: "gemini", Title: "Gemini CLI", key: "mcpServers", expands: dollar,
-		file: at("", "", "~", ".gemini", "settings.json"), Then: "start a new session; /mcp shows it",
+		file: at("", "", "~", ".gemini", "settings.json"), Then: "start a new session, in a folder that you trust; /mcp shows it",
 	},
 	{
 		Name: "kiro", Title: "Kiro", key: "mcpServers", expands: braces, NeedsRoot: true, Desktop: true,

@@ -148,6 +148,12 @@ func (tomlText) remove(text []byte, path []string) ([]byte, error) {
 		cuts = append(cuts, cut{from: s.from, to: s.to})
 	}
 	for i, c := range cuts {
+		if c.from == 0 { // no blank line before, so the one behind it
+			next, _, ok := bytes.Cut(text[c.to:], []byte("\n"))
+			if ok && len(bytes.TrimSpace(next)) == 0 {
+				cuts[i].to += len(next) + 1
+			}
+		}
 		if !endsBlank(text[:c.from]) {
 			continue
 		}

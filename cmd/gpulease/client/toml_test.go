@@ -88,6 +88,7 @@ func TestTOMLEntriesOfOtherForms(t *testing.T) {
 		"[mcp_servers]\ngpulease = { command = \"g\", args = [\"serve\"] } # x\na = { command = \"x\" }\n": "[mcp_servers]\na = { command = \"x\" }\n",
 		"[mcp_servers]\ngpulease.command = \"g\"\n[z]\na = 1\n":                                            "[mcp_servers]\n[z]\na = 1\n",
 		"[ mcp_servers . \"gpulease\" ]\ncommand = \"g\"\n# mine\nargs = [\n  \"serve\",\n]\n":             "# mine\n",
+		"[mcp_servers.gpulease]\ncommand = \"g\"\n\n[mcp_servers.b]\ncommand = \"x\"\n":                    "[mcp_servers.b]\ncommand = \"x\"\n",
 		"a = 1\n[mcp_servers.gpulease]\ncommand = \"g\"\n[mcp_servers.b]\ncommand = \"x\"\n":               "a = 1\n[mcp_servers.b]\ncommand = \"x\"\n",
 	} {
 		path := file(t, text)
