@@ -54,6 +54,8 @@ var (
 //   - gemini: https://geminicli.com/docs/tools/mcp-server and
 //     https://geminicli.com/docs/cli/configuration ($VAR and ${VAR} in every text;
 //     comments, no trailing commas; user's servers run in trusted folders only).
+//     Variables whose names look like a secret's reach a server only by its entry
+//     (seen with 0.61.0).
 //   - kiro: https://kiro.dev/docs/mcp/configuration (~/.kiro/settings/mcp.json, ${VAR}).
 //   - vscode: https://code.visualstudio.com/docs/agents/reference/mcp-configuration
 //     (servers, type, comments, ${workspaceFolder} and others). A server of the user's
