@@ -46,7 +46,8 @@ type Machine interface {
 	Check(ctx context.Context, t remote.Target) error
 	CloudInit(ctx context.Context, t remote.Target) (remote.CloudInit, error)
 	Health(ctx context.Context, t remote.Target, gpus int) (remote.Health, error)
-	Start(ctx context.Context, t remote.Target, jobID string, c remote.Command) (remote.Job, error)
+	// Run starts a job at most once, waits for its end, and shows the head and tail of what it wrote.
+	Run(ctx context.Context, t remote.Target, jobID string, c remote.Command, wait time.Duration, head, tail int) (j remote.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)
 	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)
 	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)

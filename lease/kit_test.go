@@ -45,6 +45,7 @@ type machine struct {
 	looks     int  // how often it was asked what it is doing
 	blind     bool // it does not say what it is doing
 	jobs      []remote.Job
+	run       func(id string, c remote.Command) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
 }
@@ -83,8 +84,14 @@ func (m *machine) Forget(key string) {
 
 var errNoWork = errors.New("this machine only boots")
 
-func (m *machine) Start(context.Context, remote.Target, string, remote.Command) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Run(_ context.Context, _ remote.Target, id string, c remote.Command, _ time.Duration, _, _ int) (j remote.Job, o, e remote.Excerpt, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.run == nil {
+		return j, o, e, errNoWork
+	}
+	j, err = m.run(id, c)
+	return j, o, e, err
 }
 
 func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {

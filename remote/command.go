@@ -87,7 +87,7 @@ func (c Command) parcel() ([]byte, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	shown, err := json.Marshal(c.shown())
+	shown, err := json.Marshal(c.String())
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)
 	}
@@ -164,7 +164,8 @@ func remoteDir(dir string) string {
 	return "./" + dir
 }
 
-func (c Command) shown() string {
+// String is the command line for people, as [Job].Command has it: cut at 4 KiB, and nothing of Env and Stdin.
+func (c Command) String() string {
 	text := c.Shell
 	if text == "" {
 		words := make([]string, len(c.Argv))

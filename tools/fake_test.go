@@ -58,6 +58,7 @@ type desk struct {
 	cancel func(grace time.Duration) (remote.Job, error)
 	push   func(ctx context.Context, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
 	waits  []time.Duration
+	calls  []string // names of the calls that ran commands
 }
 
 func (d *desk) Capacity(context.Context) (lease.Capacity, error) { return d.capacity, nil }
@@ -110,8 +111,19 @@ func (d *desk) Status(ctx context.Context, l lease.Lease) lease.Status {
 	return lease.Status{Lease: l, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
 }
 
-func (d *desk) Start(_ context.Context, _ lease.ID, _ string, c remote.Command) (lease.Job, error) {
-	return d.start(c)
+func (d *desk) RunCommand(_ context.Context, _ lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, o, e remote.Excerpt, err error) {
+	d.calls = append(d.calls, call)
+	if j, err = d.start(c); err != nil {
+		return j, o, e, err
+	}
+	if wait > 0 {
+		if j, err = d.Job(context.Background(), j.ID, wait); err != nil {
+			j.ID = jobID
+			return j, o, e, err
+		}
+	}
+	o, e, err = d.output(head, tail)
+	return j, o, e, err
 }
 
 func (d *desk) Job(_ context.Context, _ string, wait time.Duration) (lease.Job, error) {

@@ -34,7 +34,7 @@ const defaultPage = 8000
 func readOutput(l interface {
 	Reader
 	Worker
-}) Tool {
+}, hidden *secrets) Tool {
 	return New(Def{
 		Name:  "read_output",
 		Title: "Read a job's output",
@@ -52,6 +52,7 @@ func readOutput(l interface {
 		if err != nil {
 			return readOut{}, ofLease(err, owner.ID)
 		}
+		p.Data = hidden.mask(owner.ID, p.Data)
 		data, offset, next := wholeCharacters(p)
 		s := status(ctx, l, owner)
 		out := readOut{

@@ -11,20 +11,22 @@ import (
 	"github.com/gpulease/gpulease/policy"
 )
 
-// standing is where a lease stands; it is part of every answer about one.
+// standing is where a lease stands; it is part of every answer about one. The
+// schemas, which are sent to the model with every request, leave out what needs
+// no telling.
 type standing struct {
 	LeaseID      lease.ID      `json:"lease_id,omitempty"`
 	State        string        `json:"state,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	Detail       string        `json:"detail,omitempty"`
-	InstanceType string        `json:"instance_type,omitempty"`
-	Region       string        `json:"region,omitempty"`
+	InstanceType string        `json:"instance_type,omitempty" jsonschema:"-"`
+	Region       string        `json:"region,omitempty" jsonschema:"-"`
 	Price        *policy.Money `json:"price_usd_per_hour,omitempty"`
 	Cost         *policy.Money `json:"cost_usd,omitempty"`
 	Reserved     *policy.Money `json:"reserved_usd,omitempty"`
 	Deadline     string        `json:"deadline,omitempty"`
-	MinutesLeft  *int          `json:"minutes_left,omitempty"` // models have no clock
-	Guard        string        `json:"guard,omitempty"`
+	MinutesLeft  *int          `json:"minutes_left,omitempty" jsonschema:"-"` // models have no clock
+	Guard        string        `json:"guard,omitempty" jsonschema:"-"`
 }
 
 // advice is what to know and to do beside the answer, in every answer.

@@ -45,7 +45,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 			}
 			srv, err := server.New(server.Config{
 				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
-				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs()}), Logger: a.log, Redact: a.redact,
+				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs(), Secrets: a.secrets}), Logger: a.log, Redact: a.redact,
 			})
 			if err != nil {
 				return err
