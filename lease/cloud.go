@@ -52,6 +52,8 @@ type Machine interface {
 	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)
 	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, t remote.Target, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
+	Mixed(ctx context.Context, t remote.Target, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, error)
+	Search(ctx context.Context, t remote.Target, jobID string, s remote.Stream, what remote.Search) (remote.Found, error)
 	Cancel(ctx context.Context, t remote.Target, jobID string, grace time.Duration) (remote.Job, error)
 	// Activity is what the machine is doing now. What it cannot tell is unknown, not nothing.
 	Activity(ctx context.Context, t remote.Target) (remote.Activity, error)

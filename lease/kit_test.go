@@ -137,6 +137,14 @@ func (m *machine) Page(context.Context, remote.Target, string, remote.Stream, in
 	return remote.Page{}, errNoWork
 }
 
+func (m *machine) Mixed(context.Context, remote.Target, string, int64, int, time.Duration) (remote.Mixed, error) {
+	return remote.Mixed{}, errNoWork
+}
+
+func (m *machine) Search(context.Context, remote.Target, string, remote.Stream, remote.Search) (remote.Found, error) {
+	return remote.Found{}, errNoWork
+}
+
 func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

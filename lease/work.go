@@ -183,6 +183,34 @@ func (m *Manager) Page(ctx context.Context, jobID string, s remote.Stream, offse
 	return p, l, nil
 }
 
+// Mixed reads a part of both streams of a job; see [remote.Pool.Mixed].
+func (m *Manager) Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, Lease, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return remote.Mixed{}, l, err
+	}
+	m.touch(ctx, l.ID)
+	p, err := m.Machine.Mixed(ctx, t, jobID, offset, limit, wait)
+	if err != nil {
+		return p, l, m.machineError("read the job's output", l, err)
+	}
+	return p, l, nil
+}
+
+// Search looks for a pattern in a job's stdout or stderr; see [remote.Pool.Search].
+func (m *Manager) Search(ctx context.Context, jobID string, s remote.Stream, what remote.Search) (remote.Found, Lease, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return remote.Found{}, l, err
+	}
+	m.touch(ctx, l.ID)
+	found, err := m.Machine.Search(ctx, t, jobID, s, what)
+	if err != nil {
+		return found, l, m.machineError("search the job's output", l, err)
+	}
+	return found, l, nil
+}
+
 // Cancel ends a job with every process that it has started.
 func (m *Manager) Cancel(ctx context.Context, jobID string, grace time.Duration) (Job, error) {
 	l, t, err := m.jobTarget(ctx, jobID)

@@ -2,7 +2,8 @@
 #
 #   job.sh start  ID WAIT HEAD TAIL           tar of the job on stdin; starts it at most once, waits, shows
 #   job.sh show   ID WAIT HEAD TAIL           state, and head and tail of both streams
-#   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end
+#   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end. Of stream "both" the
+#                                             order of what was written, not the bytes
 #   job.sh find ID STREAM OFFSET MOST LAST AROUND HOW PATTERN   where a pattern is, and the bytes around it
 #   job.sh order ID                           what was written when
 #   job.sh cancel ID GRACE                    INT, TERM, KILL over every process of the job
@@ -127,6 +128,22 @@ start() { # reads the job from stdin
 	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
+# length is how long a stream is. Of both together, while the job runs, it is what has been noted: where the rest belongs
+# is not known yet.
+length() { # stream: gl_size
+	sizes
+	case $1 in
+	stdout) gl_size=$gl_osize ;;
+	stderr) gl_size=$gl_esize ;;
+	both)
+		gl_size=$((gl_osize + gl_esize))
+		[ "$gl_state" = running ] || return 0
+		set -- $(tail -n 1 "$gl_job/order" 2>/dev/null)
+		gl_size=$((${2:-0} + ${3:-0}))
+		;;
+	esac
+}
+
 # offsets lists where behind gl_off matches begin, one more than are wanted, and how grep ended.
 offsets() { # stream head-or-tail how pattern: gl_found
 	gl_found=$(tail -c "+$((gl_off + 1))" "$gl_job/$1" | head -c $((gl_size - gl_off)) |
@@ -220,9 +237,7 @@ page)
 	while :; do
 		status
 		[ "$gl_state" != none ] || fail notfound "$gl_id"
-		sizes
-		gl_size=$gl_osize
-		[ "$3" = stdout ] || gl_size=$gl_esize
+		length "$3"
 		[ "$gl_off" -ge 0 ] || gl_off=$((gl_size + gl_off))
 		[ "$gl_off" -ge 0 ] || gl_off=0
 		[ "$gl_size" -le "$gl_off" ] && [ "$gl_state" = running ] || break
@@ -240,6 +255,7 @@ page)
 	printf '\036gpulease\n'
 	lines
 	printf 'page %s %s %s\n\n' "$gl_off" "$gl_n" "$gl_size"
+	[ "$3" != both ] || exec cat "$gl_job/order"
 	bytes "$gl_job/$3" "$gl_off" "$gl_n"
 	;;
 find)

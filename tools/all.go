@@ -36,6 +36,8 @@ type Worker interface {
 	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
 	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
+	Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, lease.Lease, error)
+	Search(ctx context.Context, jobID string, s remote.Stream, what remote.Search) (remote.Found, lease.Lease, error)
 	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
 	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
 }

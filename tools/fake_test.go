@@ -55,6 +55,8 @@ type desk struct {
 	jobs   func() ([]remote.Job, error)
 	output func(head, tail int) (remote.Excerpt, remote.Excerpt, error)
 	page   func(s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
+	mixed  func(offset int64, limit int) (remote.Mixed, error)
+	search func(s remote.Stream, what remote.Search) (remote.Found, error)
 	cancel func(grace time.Duration) (remote.Job, error)
 	push   func(ctx context.Context, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
 	waits  []time.Duration
@@ -147,6 +149,16 @@ func (d *desk) Output(_ context.Context, _ string, head, tail int) (stdout, stde
 func (d *desk) Page(_ context.Context, _ string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error) {
 	p, err := d.page(s, offset, limit, wait)
 	return p, d.row, err
+}
+
+func (d *desk) Mixed(_ context.Context, _ string, offset int64, limit int, _ time.Duration) (remote.Mixed, lease.Lease, error) {
+	m, err := d.mixed(offset, limit)
+	return m, d.row, err
+}
+
+func (d *desk) Search(_ context.Context, _ string, s remote.Stream, what remote.Search) (remote.Found, lease.Lease, error) {
+	f, err := d.search(s, what)
+	return f, d.row, err
 }
 
 func (d *desk) Cancel(_ context.Context, _ string, grace time.Duration) (lease.Job, error) {
