@@ -57,6 +57,8 @@ type Machine interface {
 	Cancel(ctx context.Context, t remote.Target, jobID string, grace time.Duration) (remote.Job, error)
 	// Activity is what the machine is doing now. What it cannot tell is unknown, not nothing.
 	Activity(ctx context.Context, t remote.Target) (remote.Activity, error)
+	// Samples sums up what the machine's own sampler has seen, and starts it where there is none.
+	Samples(ctx context.Context, t remote.Target, window time.Duration) (remote.Samples, error)
 	Fetch(ctx context.Context, t remote.Target, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
 	Forget(key string)

@@ -44,6 +44,7 @@ type machine struct {
 	activity  remote.Activity
 	looks     int  // how often it was asked what it is doing
 	blind     bool // it does not say what it is doing
+	samples   remote.Samples
 	jobs      []remote.Job
 	run       func(id string, c remote.Command) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
@@ -111,6 +112,15 @@ func (m *machine) Activity(_ context.Context, t remote.Target) (remote.Activity,
 		return remote.Activity{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
 	}
 	return m.activity, nil
+}
+
+func (m *machine) Samples(_ context.Context, t remote.Target, _ time.Duration) (remote.Samples, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blind {
+		return remote.Samples{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.samples, nil
 }
 
 func (m *machine) Fetch(ctx context.Context, _ remote.Target, paths []string, dst string, _ remote.FetchOptions) (remote.FetchSummary, error) {

@@ -34,6 +34,7 @@ type Worker interface {
 	RunCommand(ctx context.Context, id lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, jobID string, wait time.Duration) (lease.Job, error)
 	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
+	Use(ctx context.Context, id lease.ID) (lease.Use, error)
 	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
 	Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, lease.Lease, error)
@@ -73,7 +74,7 @@ func All(d Deps) []Tool {
 		launchLease(d.Leases, d.Roots, d.Denied),
 		runCommand(d.Leases, hidden),
 		stopLease(d.Leases, d.Roots, d.Denied),
-		getLease(d.Leases),
+		getLease(d.Leases, hidden),
 		listLeases(d.Leases),
 		extendLease(d.Leases),
 		readOutput(d.Leases, hidden),

@@ -53,6 +53,7 @@ type desk struct {
 	start  func(remote.Command) (lease.Job, error)
 	looks  []remote.Job // what Job answers, in order; the last again and again
 	jobs   func() ([]remote.Job, error)
+	use    func() (lease.Use, error)
 	output func(head, tail int) (remote.Excerpt, remote.Excerpt, error)
 	page   func(s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
 	mixed  func(offset int64, limit int) (remote.Mixed, error)
@@ -138,6 +139,13 @@ func (d *desk) Job(_ context.Context, _ string, wait time.Duration) (lease.Job, 
 		return lease.Job{Lease: d.row}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "the machine does not answer", Retryable: true}
 	}
 	return lease.Job{Lease: d.row, Job: now}, nil
+}
+
+func (d *desk) Use(context.Context, lease.ID) (lease.Use, error) {
+	if d.use == nil {
+		return lease.Use{}, nil
+	}
+	return d.use()
 }
 
 func (d *desk) Jobs(context.Context, lease.ID) ([]remote.Job, error) { return d.jobs() }
