@@ -46,6 +46,8 @@ type Machine interface {
 	Check(ctx context.Context, t remote.Target) error
 	CloudInit(ctx context.Context, t remote.Target) (remote.CloudInit, error)
 	Health(ctx context.Context, t remote.Target, gpus int) (remote.Health, error)
+	// ProbeCUDA lets the GPUs compute, in 25 s at most. What cannot be told is no error.
+	ProbeCUDA(ctx context.Context, t remote.Target, gpus int) (remote.CUDA, error)
 	// Run starts a job at most once, waits for its end, and shows the head and tail of what it wrote.
 	Run(ctx context.Context, t remote.Target, jobID string, c remote.Command, wait time.Duration, head, tail int) (j remote.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)

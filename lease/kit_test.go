@@ -39,6 +39,9 @@ type machine struct {
 
 	mu        sync.Mutex
 	health    remote.Health
+	sick      func(remote.Target) bool // whose GPUs are not right
+	cuda      remote.CUDA
+	probed    int // how often the GPUs were made to compute
 	wrongKey  bool
 	cloudInit string
 	activity  remote.Activity
@@ -71,10 +74,23 @@ func (m *machine) CloudInit(context.Context, remote.Target) (remote.CloudInit, e
 	return remote.CloudInit{State: m.cloudInit}, nil
 }
 
-func (m *machine) Health(_ context.Context, _ remote.Target, gpus int) (remote.Health, error) {
+func (m *machine) Health(_ context.Context, t remote.Target, gpus int) (remote.Health, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.sick != nil && m.sick(t) {
+		return remote.Health{Reason: "0 of 1 GPUs"}, nil
+	}
 	return m.health, nil
+}
+
+func (m *machine) ProbeCUDA(_ context.Context, t remote.Target, _ int) (remote.CUDA, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.probed++
+	if m.cuda.Verdict == "" {
+		return remote.CUDA{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.cuda, nil
 }
 
 func (m *machine) Forget(key string) {

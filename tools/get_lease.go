@@ -74,6 +74,9 @@ func getLease(l interface {
 			standing: standingOf(s), Purpose: got.Purpose, GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
 			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: valid(got.Rescue), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got)),
 		}
+		if s.SecondTry != "" && got.State == lease.Ended {
+			out.Next = fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45: that is the lease to use now", s.SecondTry)
+		}
 		if got.State == lease.Ready {
 			out.lookAtMachine(ctx, l, got.ID, hidden)
 		}

@@ -27,6 +27,7 @@ type standing struct {
 	Deadline     string        `json:"deadline,omitempty"`
 	MinutesLeft  *int          `json:"minutes_left,omitempty" jsonschema:"-"` // models have no clock
 	Guard        string        `json:"guard,omitempty" jsonschema:"-"`
+	AgainAs      lease.ID      `json:"launched_again_as,omitempty" jsonschema:"-"` // its machine was sick
 }
 
 // advice is what to know and to do beside the answer, in every answer.
@@ -50,7 +51,7 @@ func standingOf(s lease.Status) standing {
 	o := standing{
 		LeaseID: l.ID, State: string(l.State), Reason: string(l.Reason), Detail: l.Detail,
 		InstanceType: l.Type, Region: l.Region,
-		Price: &l.Price, Cost: &s.Cost, Reserved: &l.Reserved, Guard: s.Guard,
+		Price: &l.Price, Cost: &s.Cost, Reserved: &l.Reserved, Guard: s.Guard, AgainAs: s.SecondTry,
 	}
 	if l.State != lease.Ended && !l.Deadline.IsZero() {
 		o.Deadline = clock(l.Deadline)
