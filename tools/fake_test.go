@@ -37,6 +37,7 @@ type desk struct {
 	row      lease.Lease
 	then     []lease.Lease // what the row becomes, one a look of Wait
 	warnings []string
+	second   lease.ID
 	budget   policy.Money
 
 	notices []string
@@ -111,7 +112,7 @@ func (d *desk) Status(ctx context.Context, l lease.Lease) lease.Status {
 	if ctx.Err() != nil {
 		return lease.Status{Lease: l, Warnings: []string{"the context was over"}, At: noon}
 	}
-	return lease.Status{Lease: l, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
+	return lease.Status{Lease: l, SecondTry: d.second, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
 }
 
 func (d *desk) RunCommand(_ context.Context, _ lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, o, e remote.Excerpt, err error) {

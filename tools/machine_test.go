@@ -49,3 +49,11 @@ func TestTheReceiptOfStopLeaseHasTheUseOfTheGPUs(t *testing.T) {
 	require.Equal(t, "GPU busy 38% of 42 min", got["gpu_use"])
 	require.Contains(t, text, "; GPU busy 38% of 42 min\n")
 }
+
+func TestASickLeaseLeadsToTheOneAfterIt(t *testing.T) {
+	d := &desk{row: ready(), second: "secondsecond"}
+	d.row.State, d.row.Reason = lease.Ended, lease.GPUUnhealthy
+	got, _ := answer(t, d, "get_lease", `{"lease_id":"abcdefghijkl"}`)
+	require.Equal(t, "secondsecond", got["launched_again_as"])
+	require.Equal(t, `get_lease with lease_id "secondsecond" and wait_seconds 45: that is the lease to use now`, got["next"])
+}
