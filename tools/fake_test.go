@@ -152,6 +152,9 @@ func (d *desk) Use(context.Context, lease.ID) (lease.Use, error) {
 func (d *desk) Jobs(context.Context, lease.ID) ([]remote.Job, error) { return d.jobs() }
 
 func (d *desk) Output(_ context.Context, _ string, head, tail int) (stdout, stderr remote.Excerpt, err error) {
+	if d.output == nil {
+		return stdout, stderr, nil
+	}
 	return d.output(head, tail)
 }
 

@@ -24,13 +24,14 @@ type readIn struct {
 
 type readOut struct {
 	jobFields
-	Stream     string `json:"stream"`
-	Data       string `json:"data"`
-	Offset     int64  `json:"offset"`
-	NextOffset int64  `json:"next_offset"`
-	SizeBytes  int64  `json:"size_bytes"`
-	EOF        bool   `json:"eof" jsonschema_description:"The job is over and this is the end."`
-	Matches    int    `json:"matches,omitempty"`
+	Stream     string    `json:"stream"`
+	Data       string    `json:"data"`
+	Offset     int64     `json:"offset"`
+	NextOffset int64     `json:"next_offset"`
+	SizeBytes  int64     `json:"size_bytes"`
+	EOF        bool      `json:"eof" jsonschema_description:"The job is over and this is the end."`
+	Matches    int       `json:"matches,omitempty"`
+	Tests      *testsOut `json:"tests,omitempty" jsonschema:"-"`
 	leaseBeside
 	advice
 }
@@ -91,11 +92,24 @@ func readOutput(l interface {
 			EOF: o.eof, Matches: o.matches, leaseBeside: besideOf(s),
 		}
 		out.advice = adviceOf(s, nextForPage(out, in))
+		if o.eof && in.Pattern == "" && in.Stream != string(remote.Stderr) {
+			out.Tests = testsAtEnd(ctx, l, o, hidden)
+		}
 		if !utf8.Valid(o.data) {
 			out.Warnings = append(slices.Clone(out.Warnings), mendedWarning(in.Stream))
 		}
 		return out, nil
 	})
+}
+
+// testsAtEnd sums up the tests for who has read a job to its end: it took longer
+// than run_command waits.
+func testsAtEnd(ctx context.Context, l Worker, o output, hidden *secrets) *testsOut {
+	stdout, _, err := l.Output(ctx, o.job.ID, rawHead, rawTail)
+	if err != nil {
+		return nil
+	}
+	return testsOf(ctx, l, lease.Job{Lease: o.owner, Job: o.job}, stdout, hidden)
 }
 
 // gathered reads a page. When it has waited for it, or might have, it does not
@@ -230,7 +244,7 @@ func (o readOut) Text() string {
 	if o.Matches > 0 {
 		return fmt.Sprintf("%s; %s of %s\n%s", o.jobFields.line(), count(o.Matches, "match"), o.Stream, o.Data) + o.lines()
 	}
-	return fmt.Sprintf("%s; %s bytes %d to %d of %d\n%s", o.jobFields.line(), o.Stream, o.Offset, o.NextOffset, o.SizeBytes, o.Data) + o.lines()
+	return fmt.Sprintf("%s; %s bytes %d to %d of %d\n%s", o.jobFields.line()+o.Tests.line(), o.Stream, o.Offset, o.NextOffset, o.SizeBytes, o.Data) + o.lines()
 }
 
 func count(n int, thing string) string {

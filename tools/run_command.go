@@ -26,11 +26,12 @@ type runIn struct {
 
 type runOut struct {
 	jobFields
-	Stdout      string `json:"stdout"`
-	Stderr      string `json:"stderr"`
-	StdoutBytes int64  `json:"stdout_bytes"`
-	StderrBytes int64  `json:"stderr_bytes"`
-	Truncated   bool   `json:"truncated"`
+	Stdout      string    `json:"stdout"`
+	Stderr      string    `json:"stderr"`
+	StdoutBytes int64     `json:"stdout_bytes"`
+	StderrBytes int64     `json:"stderr_bytes"`
+	Truncated   bool      `json:"truncated"`
+	Tests       *testsOut `json:"tests,omitempty" jsonschema:"-"`
 	leaseBeside
 	advice
 }
@@ -79,7 +80,10 @@ func runCommand(l interface {
 		case err != nil:
 			return runOut{}, ofLease(err, in.LeaseID)
 		}
-		return ran(status(ctx, l, r.job.Lease), r, hidden), nil
+		tests := testsOf(ctx, l, r.job, r.stdout, hidden)
+		out := ran(status(ctx, l, r.job.Lease), r, hidden)
+		out.Tests = tests
+		return out, nil
 	})
 }
 
@@ -188,7 +192,7 @@ func nextForJob(j remote.Job, truncated bool) string {
 
 // Text is the job in a line and what it wrote.
 func (o runOut) Text() string {
-	text := o.jobFields.line()
+	text := o.jobFields.line() + o.Tests.line()
 	if o.Stdout != "" {
 		text += "\nstdout:\n" + o.Stdout
 	}
