@@ -1,6 +1,7 @@
 # Detached jobs on the leased machine. POSIX sh: dash, bash and busybox all run it.
 #
 #   job.sh start  ID WAIT HEAD TAIL           tar of the job on stdin; starts it at most once, waits, shows
+#   job.sh brief  ID WAIT HEAD TAIL           the same for a job in gl_text, with this script as part of the one on stdin
 #   job.sh show   ID WAIT HEAD TAIL           state, and head and tail of both streams
 #   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end. Of stream "both" the
 #                                             order of what was written, not the bytes
@@ -12,8 +13,9 @@
 # Every verb may be sent again. See base.sh for the form of a reply.
 #
 # One directory a job, ~/.gpulease/jobs/ID:
-#   claim/   made by mkdir: whoever makes it runs the job
-#   pid      the supervisor: pid, start time, boot, wall time of the start
+#   claim    whoever makes it runs the job
+#   pid      the supervisor: pid, start time, boot
+#   began    wall time of the start
 #   main     pid (and session) of the command
 #   scope    the cgroup that holds every process of the command, where there is systemd
 #   cmd opt command stdin   what to run; cmd, opt and stdin go away at the end, since they may hold secrets
@@ -107,7 +109,7 @@ show() { # head tail
 }
 
 start() { # reads the job from stdin
-	[ ! -d "$gl_job/claim" ] || return 0
+	[ ! -e "$gl_job/claim" ] || return 0
 	gl_stage=$gl_job/stage.$$
 	mkdir -p "$gl_stage" || fail storage "$gl_job cannot be made"
 	gl_err=$(tar -xof - -C "$gl_stage" 2>&1) && [ -f "$gl_stage/end" ] || {
@@ -122,10 +124,36 @@ start() { # reads the job from stdin
 		fail directory "$(printf %s "$gl_dir" | tr '\n' ' ')"
 	fi
 	umask "$gl_umask"
-	gl_ack=$(launch supervise "$gl_id" "$gl_stage" 2>/dev/null)
+	gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
 	umask 077
 	rm -rf "$gl_stage"
-	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'
+	[ "$gl_ack" = started ] || [ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
+}
+
+# brief is start for a job that has come as text: gl_text sets its options and defines gl_run. It waits for the end of the
+# job, at most $1 centiseconds. Each process that is not started here counts: this is most of the time of a short command.
+brief() { # wait
+	[ ! -e "$gl_job/claim" ] || return 0
+	[ -n "$gl_proc" ] && [ "$gl_detach" = setsid ] || fail long 'only the long way starts a job here'
+	gl_stage=$gl_job/stage.$$
+	mkdir "$gl_job" 2>/dev/null || mkdir -p "$gl_job" || fail storage "$gl_job cannot be made"
+	{ printf '%s' "$gl_text" >"$gl_stage"; } 2>/dev/null && [ -s "$gl_stage" ] || {
+		rm -f "$gl_stage"
+		rmdir "$gl_job" 2>/dev/null
+		fail storage 'the job could not be written down'
+	}
+	if ! cd "$gl_dir" 2>/dev/null; then
+		rm -f "$gl_stage"
+		rmdir "$gl_job" 2>/dev/null
+		fail directory "$(printf %s "$gl_dir" | tr '\n' ' ')"
+	fi
+	cd "$gl_home"
+	umask "$gl_umask"
+	setsid -f sh "$gl_self" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i && [ "$1" -gt 0 ] && read -r gl_i; }
+	# A setsid without -f has done nothing.
+	[ -e "$gl_job/claim" ] || gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
+	umask 077
+	[ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
 # length is how long a stream is. Of both together, while the job runs, it is what has been noted: where the rest belongs
@@ -212,7 +240,7 @@ gl_job=$gl_jobs/$gl_id
 detach
 case ${1:-} in
 supervise)
-	supervise "$3"
+	supervise "$3" "${4:-0}"
 	;;
 scope)
 	scope "$3"
@@ -221,6 +249,15 @@ start)
 	cd "$gl_home" 2>/dev/null
 	start
 	await "$3"
+	show "$4" "$5"
+	;;
+brief)
+	cd "$gl_home" 2>/dev/null
+	clock
+	gl_from=$gl_now
+	brief "$3"
+	clock
+	await $((gl_from + $3 - gl_now))
 	show "$4" "$5"
 	;;
 show)
@@ -290,7 +327,7 @@ cancel)
 list)
 	printf '\036gpulease\n'
 	for gl_job in "$gl_jobs"/*; do
-		[ -d "$gl_job/claim" ] || continue
+		[ -e "$gl_job/claim" ] || continue
 		gl_id=${gl_job##*/}
 		status
 		sizes

@@ -12,7 +12,7 @@
 census() { # gl_running gl_newest
 	gl_running=0 gl_newest=
 	for gl_job in "$gl_jobs"/*; do
-		[ -d "$gl_job/claim" ] || continue
+		[ -e "$gl_job/claim" ] || continue
 		status
 		case $gl_state in
 		running) gl_running=$((gl_running + 1)) ;;

@@ -59,6 +59,7 @@ type request struct {
 	script script
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
+	text   string           // in place of stdin: shell text to run before the script
 	data   int64            // most bytes of raw data in the reply
 	bulk   bool             // it carries files, see conn.bulk
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
@@ -110,9 +111,13 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		case r.stdin != nil:
 			in = r.stdin()
 		}
+		command := r.script.command(r.args)
+		if r.text != "" {
+			command, in = "exec sh -s", strings.NewReader(r.script.inline(r.args, r.text))
+		}
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
 		status, err := n.exec(ctx, execution{
-			command: r.script.command(r.args), stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
+			command: command, stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
 		})
 		if err != nil {
 			return reply{}, err
@@ -141,6 +146,20 @@ func (s script) command(args []string) string {
 		line += " " + quote(a)
 	}
 	return line
+}
+
+// inline is a script for "sh -s" that runs text and then s as a part of itself: it starts a process less, and nothing of
+// it is on a command line. Cut short it does nothing, since its last lines are what does something.
+func (s script) inline(args []string, text string) string {
+	line := "set --"
+	for _, a := range args {
+		line += " " + quote(a)
+	}
+	return line + "\n" + text + `gl_self=$HOME/.gpulease/lib/` + s.file + `
+[ -f "$gl_self" ] || exit ` + strconv.Itoa(notInstalled) + `
+. "$gl_self"
+exit
+`
 }
 
 // install stores the script on the machine, by rename and only if it has come whole.
@@ -198,6 +217,8 @@ func (r reply) failure() error {
 		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
+	case "long":
+		kind = errLong
 	case "moving":
 		kind = errMoving
 	case "unsupported":
