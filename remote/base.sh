@@ -74,10 +74,25 @@ status() { # gl_state: none, running, exited or lost; reads the end before it re
 	# Looked at again: the supervisor may have written it and gone between the two tests.
 	if { { read -r gl_code gl_ended gl_reason && { read -r gl_cpu gl_kib gl_capped || :; }; } <"$gl_job/exit"; } 2>/dev/null; then
 		gl_state=exited
+		case $gl_ended in +*) since ;; esac
 	else
 		{ read -r gl_cpu gl_kib gl_hang <"$gl_job/usage"; } 2>/dev/null
 	fi
 	return 0
+}
+
+since() { # gl_ended, which is how long after the start, as wall time
+	for gl_i in 1 2 3 4 5 6 7 8 9; do # the start may only just be written down
+		[ -z "$gl_started" ] || break
+		nap 0.02
+		{ read -r gl_started <"$gl_job/began"; } 2>/dev/null
+	done
+	gl_i=${gl_started#*.}
+	case $gl_i in [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]) ;; *) gl_i=000000000 ;; esac
+	gl_i=1${gl_i%???????}
+	gl_i=$((${gl_started%%.*}00 + gl_i - 100 + gl_ended))
+	gl_ended=$((gl_i % 100 + 100))
+	gl_ended=$((gl_i / 100)).${gl_ended#1}0000000
 }
 
 sizes() { # gl_osize gl_esize, and gl_wrote: when the job last wrote, in seconds; empty where that cannot be told

@@ -50,22 +50,26 @@ measure() {
 	printf '%-64s\n' "$gl_cpu $gl_kib $gl_hang" 1<>"$gl_job/usage"
 }
 
-# watch ends the job at a timeout or when it has written too much, and measures it meanwhile.
-watch() {
-	# Of what it starts nothing is to hold the fifo and the pipe when it has been killed.
-	trap '' PIPE
-	mkfifo "$gl_job/done" && exec 9<>"$gl_job/done"
+# prepare does what the watch needs when a job is not over at once.
+prepare() {
+	mkfifo "$gl_job/done" 8>&- && exec 9<>"$gl_job/done"
 	{
 		oomkills
 		echo "$gl_ooms" >"$gl_job/ooms"
+		gl_page=$(getconf PAGESIZE 2>/dev/null || echo 4096)
 	} 8>&- 9>&-
+	[ -n "$gl_proc" ] || gl_page=0
+}
+
+# watch ends the job at a timeout or when it has written too much, and measures it meanwhile.
+watch() {
+	trap '' PIPE
 	clock
 	gl_begun=$gl_now gl_end=$((gl_now + gl_timeout)) gl_sign=$gl_now gl_heard=$gl_now
 	gl_noted='0 0' gl_note=0 gl_notes=0 gl_sum=0
 	gl_used=0 gl_cpu=0 gl_kib=-1 gl_measured=$gl_now gl_look=0 gl_pause=8 gl_slowest=200
 	[ "$gl_idle" -eq 0 ] || [ "$gl_idle" -ge 800 ] || gl_slowest=$((gl_idle / 4))
-	gl_page=$(getconf PAGESIZE 2>/dev/null || echo 4096)
-	[ -n "$gl_proc" ] || gl_page=0
+	gl_page=
 	while :; do
 		gl_age=$((gl_now - gl_begun))
 		if [ "$gl_age" -lt 100 ]; then gl_tick=10; elif [ "$gl_age" -lt 60000 ]; then gl_tick=25; else gl_tick=50; fi
@@ -75,7 +79,8 @@ watch() {
 		fi
 		[ "$gl_limit" -eq 0 ] || [ $((gl_sum + 2 * gl_grown)) -lt "$gl_limit" ] || gl_tick=2
 		span "$gl_tick"
-		nap "$gl_span" 8>&- 9>&-
+		nap "$gl_span" 8>&- 9>&- # nothing is to hold pipe and fifo when this process has been killed
+		[ -n "$gl_page" ] || prepare
 		clock
 		if [ "$gl_wait" -gt 0 ] && [ $((gl_now - gl_begun)) -ge "$gl_wait" ]; then
 			echo waited >&8
@@ -155,10 +160,9 @@ verdict() { # gl_reason, from gl_code and what has been counted before
 	[ -z "$gl_reason" ] || return 0
 	gl_reason=exit
 	[ "$gl_code" -le 128 ] || gl_reason=signal
-	[ "$gl_code" -eq 137 ] || return 0
+	[ "$gl_code" -eq 137 ] && { read -r gl_before <"$gl_job/ooms"; } 2>/dev/null || return 0
 	oomkills
-	{ read -r gl_before <"$gl_job/ooms"; } 2>/dev/null && [ "$gl_ooms" != "$gl_before" ] && gl_reason=oom
-	return 0
+	[ "$gl_ooms" = "$gl_before" ] || gl_reason=oom
 }
 
 # supervise runs the job that is staged: a directory of its files, or a file that sets its options and defines gl_run. With
@@ -224,33 +228,19 @@ supervise() { # stage wait
 	# Readers of the fifo wake when nobody holds it any more; the watch, which has held it up to here, may be gone before
 	# the end is written.
 	[ ! -p "$gl_job/done" ] || exec 9<>"$gl_job/done"
-	now
+	clock
+	gl_ended=+$((gl_now - gl_begun)) # see status: a process less on the way
 	spent
 	gl_cpu=$((${gl_spent:-0} - ${gl_cpu:-0} - (${#gl_spent} == 0)))
 	verdict
 	cutoff
 	[ "$gl_code" -eq 0 ] || trouble "$gl_begun"
+	# One that was killed before the watch had counted.
+	[ "$gl_code" -eq 137 ] && [ ! -e "$gl_job/ooms" ] && grep -q '^kernel .*Killed process' "$gl_job/trouble" && gl_reason=oom
 	# The watch has seen processes that nobody waited for.
 	{ read -r gl_i gl_kib gl_tail <"$gl_job/usage"; } 2>/dev/null
 	[ "${gl_i:-0}" -le "$gl_cpu" ] || gl_cpu=$gl_i
 	printf '%s\n%s\n' "$gl_code $gl_ended $gl_reason" "$gl_cpu ${gl_kib:--1} $gl_capped" 1<>"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
 	exec 8>&- 9>&-
 	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done" "$gl_job/times" "$gl_job/ooms" ${gl_stage:+"$gl_stage"}
-}
-
-# now is the time of the end, from that of the start and what has passed since: a process less on the way.
-now() { # gl_ended
-	gl_ended=
-	{ read -r gl_i <"$gl_job/began"; } 2>/dev/null || gl_i=
-	clock
-	gl_tail=${gl_i#*.}
-	case $gl_tail in
-	[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9])
-		gl_tail=1${gl_tail%???????}
-		gl_i=$((${gl_i%.*} * 100 + gl_tail - 100 + gl_now - gl_begun))
-		gl_tail=$((gl_i % 100 + 100))
-		gl_ended=$((gl_i / 100)).${gl_tail#1}0000000
-		;;
-	*) gl_ended=$(date +%s.%N) ;;
-	esac
 }
