@@ -10,7 +10,7 @@ gl_home=${HOME:-$(cd && pwd)}
 gl_jobs=$gl_home/.gpulease/jobs
 gl_proc=${GPULEASE_PROC:-/proc}
 [ -r "$gl_proc/self/stat" ] || gl_proc=
-gl_umask=$(umask)
+gl_umask=${gl_umask:-$(umask)}
 umask 077
 
 fail() { # code text

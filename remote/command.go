@@ -130,18 +130,7 @@ func (c *Command) run() string {
 	} else {
 		b.WriteString("gl_i=setsid gl_f=bash\ncommand -v bash >/dev/null || gl_f=sh\n")
 	}
-	if c.Shell != "" {
-		fmt.Fprintf(&b, "set -- \"$gl_f\" -c %s\n", quote(c.Shell))
-	} else {
-		b.WriteString("set --")
-		for _, a := range c.Argv {
-			b.WriteString(" " + quote(a))
-		}
-		b.WriteString("\n")
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
-		fmt.Fprintf(&b, "export %s=%s\n", name, quote(c.Env[name]))
-	}
+	b.WriteString(c.words("$gl_f"))
 	b.WriteString("exec \"$gl_i\" \"$@\"\n")
 	return b.String()
 }
@@ -187,8 +176,16 @@ func (c Command) script() string {
 	// $1 is job.sh, which moves the command into a scope of its own where there is systemd.
 	b.WriteString(`[ ! -d /run/systemd/system ] || sh "$1" scope "$GPULEASE_JOB_ID" "$$" </dev/null >/dev/null 2>&1` + "\n")
 	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n") // see launch in job.sh
+	b.WriteString(c.words("$(command -v bash || command -v sh)"))
+	b.WriteString("exec \"$@\"\n")
+	return b.String()
+}
+
+// words sets the words to run, a shell command's by the given shell, and the variables.
+func (c Command) words(shell string) string {
+	var b strings.Builder
 	if c.Shell != "" {
-		fmt.Fprintf(&b, "set -- \"$(command -v bash || command -v sh)\" -c %s\n", quote(c.Shell))
+		fmt.Fprintf(&b, "set -- \"%s\" -c %s\n", shell, quote(c.Shell))
 	} else {
 		b.WriteString("set --")
 		for _, a := range c.Argv {
@@ -199,7 +196,6 @@ func (c Command) script() string {
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
 		fmt.Fprintf(&b, "export %s=%s\n", name, quote(c.Env[name]))
 	}
-	b.WriteString("exec \"$@\"\n")
 	return b.String()
 }
 

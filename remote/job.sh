@@ -149,7 +149,7 @@ brief() { # wait
 	fi
 	cd "$gl_home"
 	umask "$gl_umask"
-	setsid -f sh "$gl_self" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i && [ "$1" -gt 0 ] && read -r gl_i; }
+	gl_umask=$gl_umask setsid -f sh "$gl_self" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i && [ "$1" -gt 0 ] && read -r gl_i; }
 	# A setsid without -f has done nothing.
 	[ -e "$gl_job/claim" ] || gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
 	umask 077

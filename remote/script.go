@@ -36,10 +36,21 @@ var filesText string
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
-	jobScript   = newScript("job", baseText+treeText+superviseText+jobText)
+	jobScript   = newScript("job", bare(baseText+treeText+superviseText+jobText))
 	probeScript = newScript("probe", baseText+samplesText+probeText)
 	filesScript = newScript("files", filesText)
 )
+
+// bare drops comments and indents: the machine reads the script at each start of a job, and that takes time.
+func bare(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if line = strings.TrimLeft(line, "\t"); line != "\n" && !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
 
 type script struct{ file, text string }
 

@@ -219,6 +219,7 @@ supervise() { # stage wait
 		# In the foreground: a shell without job control makes its background commands ignore SIGINT.
 		(
 			umask "$gl_umask"
+			unset gl_umask # it may have come by the environment
 			export GPULEASE_JOB_ID="$gl_id"
 			cd "$gl_dir" || exit 1
 			gl_run
