@@ -98,7 +98,8 @@ func (c *Command) pack(r *request) error {
 	if text, err := c.text(); err != nil {
 		return err
 	} else if !c.long && len(c.Stdin) == 0 && len(text) <= longestText {
-		r.args[0], r.text = "brief", text
+		// A command is to be seen by its own line when it runs, but its variables are not.
+		r.args[0], r.text, r.plain = "brief", text, len(c.Env) == 0 && len(text) <= longestText/2
 		return nil
 	}
 	parcel, err := c.parcel()

@@ -56,7 +56,7 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Co
 				}
 			}
 			r, err := n.call(ctx, ask)
-			if errors.Is(err, errLong) {
+			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) { // a login shell that takes no lines in quotes, say
 				c.long = true
 				continue
 			}

@@ -71,6 +71,7 @@ type request struct {
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
 	text   string           // in place of stdin: shell text to run before the script
+	plain  bool             // text may be on a command line: sshd lets input come only a round trip later
 	data   int64            // most bytes of raw data in the reply
 	bulk   bool             // it carries files, see conn.bulk
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
@@ -123,7 +124,10 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 			in = r.stdin()
 		}
 		command := r.script.command(r.args)
-		if r.text != "" {
+		switch {
+		case r.plain:
+			command, in = "exec sh -c "+quote(r.script.inline(r.args, r.text)), nil
+		case r.text != "":
 			command, in = "exec sh -s", strings.NewReader(r.script.inline(r.args, r.text))
 		}
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
