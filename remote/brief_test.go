@@ -24,12 +24,14 @@ func TestAStartThatIsCutShortStartsNothing(t *testing.T) {
 	home := t.TempDir()
 	lib := filepath.Join(home, ".gpulease", "lib")
 	require.NoError(t, os.MkdirAll(lib, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(lib, jobScript.file), []byte(jobScript.text), 0o600))
+	for _, s := range []script{briefScript, watchScript} {
+		require.NoError(t, os.WriteFile(filepath.Join(lib, s.file), []byte(s.text), 0o600))
+	}
 	c := Command{Shell: "echo 'it'\\''s me' >>ran; echo out", Env: map[string]string{"A": "it's\n$(touch ran)"}}
 	r := request{script: jobScript, args: []string{"brief", "job-cut", "200", "100", "100"}}
 	require.NoError(t, c.pack(&r))
 	require.NotEmpty(t, r.text)
-	whole := jobScript.inline(r.args, r.text)
+	whole := briefScript.inline(r.args, r.text)
 	run := func(text string) string {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

@@ -1,7 +1,7 @@
 # Detached jobs on the leased machine. POSIX sh: dash, bash and busybox all run it.
 #
 #   job.sh start  ID WAIT HEAD TAIL           tar of the job on stdin; starts it at most once, waits, shows
-#   job.sh brief  ID WAIT HEAD TAIL           the same for a job in gl_text, with this script as part of the one on stdin
+#   brief.sh brief ID WAIT HEAD TAIL          the same for a job in gl_text
 #   job.sh show   ID WAIT HEAD TAIL           state, and head and tail of both streams
 #   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end. Of stream "both" the
 #                                             order of what was written, not the bytes
@@ -28,86 +28,6 @@
 #            whether the streams were cut at their limit. If it is there, the job has ended
 #   done     a fifo that the supervisor holds open, so that a reader wakes in the moment in which it goes
 
-lines() { # the reply's lines for one job
-	printf 'job %s\nstate %s\ncode %s\nreason %s\nstarted %s\nended %s\nstdout %s\nstderr %s\n' \
-		"$gl_id" "$gl_state" "$gl_code" "$gl_reason" "$gl_started" "$gl_ended" "$gl_osize" "$gl_esize"
-	printf 'wrote %s\ncpu %s\nmemory %s\nhang %s\ncapped %s\n' "$gl_wrote" "$gl_cpu" "$gl_kib" "$gl_hang" "$gl_capped"
-	if [ -s "$gl_job/trouble" ]; then
-		while read -r gl_line; do printf 'trouble %s\n' "$gl_line"; done <"$gl_job/trouble"
-	fi
-	if { read -r gl_line <"$gl_job/command"; } 2>/dev/null; then
-		printf 'command %s\n' "$gl_line"
-	fi
-}
-
-bytes() { # file offset count: raw
-	[ "$3" -gt 0 ] || return 0
-	if [ "$2" -eq 0 ]; then
-		head -c "$3" "$1"
-	else
-		tail -c "+$(($2 + 1))" "$1" 2>/dev/null | head -c "$3"
-	fi
-}
-
-linger() { # waits at most $1 centiseconds, less if the supervisor goes
-	gl_from=$gl_now
-	span "$1"
-	if [ -p "$gl_job/done" ]; then
-		timeout "$gl_span" cat "$gl_job/done" >/dev/null 2>&1
-		clock
-		[ $((gl_now - gl_from)) -ge 2 ] || [ -e "$gl_job/exit" ] || nap 0.1
-	else
-		nap 0.1
-	fi
-}
-
-# guard ends this script when stdin ends, which is how it learns that the caller has given up: sshd counts a
-# session as open until its command is gone. Only show and page get a stdin that stays open.
-gl_guard=off
-guard() {
-	[ -z "$gl_guard" ] || return 0
-	exec 3<&0
-	{ cat; kill $$; } <&3 >/dev/null 2>&1 &
-	gl_guard=$!
-}
-
-unguard() {
-	case $gl_guard in off | '') ;; *) kill "$gl_guard" 2>/dev/null ;; esac
-}
-
-await() { # until the job has ended, at most $1 centiseconds
-	clock
-	gl_until=$((gl_now + $1)) gl_step=50
-	while status && [ "$gl_state" = running ]; do
-		clock
-		gl_left=$((gl_until - gl_now))
-		[ "$gl_left" -gt 0 ] || break
-		[ "$gl_left" -le "$gl_step" ] || gl_left=$gl_step
-		linger "$gl_left"
-		gl_step=500
-		guard
-	done
-}
-
-parts() { # size head tail: gl_h gl_t, so that nothing is shown twice
-	gl_h=$2 gl_t=$3
-	if [ "$1" -le $(($2 + $3)) ]; then gl_h=$1 gl_t=0; fi
-}
-
-show() { # head tail
-	sizes
-	printf '\036gpulease\n'
-	lines
-	parts "$gl_osize" "$1" "$2"
-	gl_oh=$gl_h gl_ot=$gl_t
-	parts "$gl_esize" "$1" "$2"
-	printf 'excerpt %s %s %s %s\n\n' "$gl_oh" "$gl_ot" "$gl_h" "$gl_t"
-	bytes "$gl_job/stdout" 0 "$gl_oh"
-	bytes "$gl_job/stdout" $((gl_osize - gl_ot)) "$gl_ot"
-	bytes "$gl_job/stderr" 0 "$gl_h"
-	bytes "$gl_job/stderr" $((gl_esize - gl_t)) "$gl_t"
-}
-
 start() { # reads the job from stdin
 	[ ! -e "$gl_job/claim" ] || return 0
 	gl_stage=$gl_job/stage.$$
@@ -128,32 +48,6 @@ start() { # reads the job from stdin
 	umask 077
 	rm -rf "$gl_stage"
 	[ "$gl_ack" = started ] || [ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
-}
-
-# brief is start for a job that has come as text: gl_text sets its options and defines gl_run. It waits for the end of the
-# job, at most $1 centiseconds. Each process that is not started here counts: this is most of the time of a short command.
-brief() { # wait
-	[ ! -e "$gl_job/claim" ] || return 0
-	[ -n "$gl_proc" ] && [ "$gl_detach" = setsid ] || fail long 'only the long way starts a job here'
-	gl_stage=$gl_job/stage.$$
-	mkdir "$gl_job" 2>/dev/null || mkdir -p "$gl_job" || fail storage "$gl_job cannot be made"
-	{ printf '%s' "$gl_text" >"$gl_stage"; } 2>/dev/null && [ -s "$gl_stage" ] || {
-		rm -f "$gl_stage"
-		rmdir "$gl_job" 2>/dev/null
-		fail storage 'the job could not be written down'
-	}
-	if ! cd "$gl_dir" 2>/dev/null; then
-		rm -f "$gl_stage"
-		rmdir "$gl_job" 2>/dev/null
-		fail directory "$(printf %s "$gl_dir" | tr '\n' ' ')"
-	fi
-	cd "$gl_home"
-	umask "$gl_umask"
-	gl_umask=$gl_umask setsid -f sh "$gl_self" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i && [ "$1" -gt 0 ] && read -r gl_i; }
-	# A setsid without -f has done nothing.
-	[ -e "$gl_job/claim" ] || gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
-	umask 077
-	[ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
 # length is how long a stream is. Of both together, while the job runs, it is what has been noted: where the rest belongs
@@ -249,15 +143,6 @@ start)
 	cd "$gl_home" 2>/dev/null
 	start
 	await "$3"
-	show "$4" "$5"
-	;;
-brief)
-	cd "$gl_home" 2>/dev/null
-	clock
-	gl_from=$gl_now
-	brief "$3"
-	clock
-	await $((gl_from + $3 - gl_now))
 	show "$4" "$5"
 	;;
 show)

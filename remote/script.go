@@ -21,8 +21,17 @@ var treeText string
 //go:embed supervise.sh
 var superviseText string
 
+//go:embed show.sh
+var showText string
+
 //go:embed job.sh
 var jobText string
+
+//go:embed brief.sh
+var briefText string
+
+//go:embed watch.sh
+var watchText string
 
 //go:embed samples.sh
 var samplesText string
@@ -36,7 +45,9 @@ var filesText string
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
-	jobScript   = newScript("job", bare(baseText+treeText+superviseText+jobText))
+	jobScript   = newScript("job", baseText+treeText+superviseText+showText+jobText)
+	watchScript = newScript("watch", bare(baseText+treeText+superviseText+watchText))
+	briefScript = newScript("brief", bare(baseText+showText+briefText))
 	probeScript = newScript("probe", baseText+samplesText+probeText)
 	filesScript = newScript("files", filesText)
 )
@@ -68,6 +79,7 @@ const (
 // request is one call of a script.
 type request struct {
 	script script
+	needs  []script // that the script starts
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
 	text   string           // in place of stdin: shell text to run before the script
@@ -138,8 +150,10 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 			return reply{}, err
 		}
 		if status == notInstalled && !installed {
-			if err := n.install(ctx, r.script); err != nil {
-				return reply{}, err
+			for _, s := range append(r.needs, r.script) {
+				if err := n.install(ctx, s); err != nil {
+					return reply{}, err
+				}
 			}
 			continue
 		}
@@ -170,8 +184,9 @@ func (s script) inline(args []string, text string) string {
 	for _, a := range args {
 		line += " " + quote(a)
 	}
-	return line + "\n" + text + `gl_self=$HOME/.gpulease/lib/` + s.file + `
-[ -f "$gl_self" ] || exit ` + strconv.Itoa(notInstalled) + `
+	return line + "\n" + text + `gl_watch=$HOME/.gpulease/lib/` + watchScript.file + `
+gl_self=$HOME/.gpulease/lib/` + s.file + `
+[ -f "$gl_self" ] && [ -f "$gl_watch" ] || exit ` + strconv.Itoa(notInstalled) + `
 . "$gl_self"
 exit
 `
