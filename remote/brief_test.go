@@ -24,7 +24,7 @@ func TestAStartThatIsCutShortStartsNothing(t *testing.T) {
 	home := t.TempDir()
 	lib := filepath.Join(home, ".gpulease", "lib")
 	require.NoError(t, os.MkdirAll(lib, 0o700))
-	for _, s := range []script{briefScript, watchScript} {
+	for _, s := range []script{briefScript, watchScript, jobScript} {
 		require.NoError(t, os.WriteFile(filepath.Join(lib, s.file), []byte(s.text), 0o600))
 	}
 	c := Command{Shell: "echo 'it'\\''s me' >>ran; echo out", Env: map[string]string{"A": "it's\n$(touch ran)"}}

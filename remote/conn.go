@@ -21,8 +21,10 @@ type conn struct {
 	bulk   chan struct{} // of transfers, so that no command waits for one
 	now    func() time.Time
 	gone   chan struct{} // closed when the connection is
+	spare  chan opened   // a session that is open already
 
-	heard atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
+	opening atomic.Bool  // the next spare session
+	heard   atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
 
 	mu     sync.Mutex
 	ending bool
@@ -37,6 +39,7 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		bulk:   make(chan struct{}, bulkStreams+1),
 		now:    c.Now,
 		gone:   make(chan struct{}),
+		spare:  make(chan opened, 1),
 	}
 	n.touch()
 	n.tasks.Go(func() {
@@ -176,7 +179,7 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 
 // perform does the blocking work of exec. All of it ends when the connection is closed.
 func (n *conn) perform(running *session, e execution) (int, error) {
-	ch, requests, err := n.open()
+	ch, requests, err := n.take()
 	if err != nil {
 		return 0, err
 	}
@@ -211,6 +214,9 @@ func (n *conn) converse(ch ssh.Channel, requests <-chan *ssh.Request, e executio
 		n.spawn(func() { ssh.DiscardRequests(requests) })
 		return 0, false, err
 	}
+	if !e.bulk {
+		n.spawn(n.openSpare)
+	}
 	if !n.spawn(func() {
 		if e.stdin != nil {
 			_, _ = io.Copy(ch, e.stdin)
@@ -239,6 +245,46 @@ func (n *conn) converse(ch ssh.Channel, requests <-chan *ssh.Request, e executio
 	return status, known, nil
 }
 
+// opened is a session in which nothing runs yet.
+type opened struct {
+	ch       ssh.Channel
+	requests <-chan *ssh.Request
+}
+
+// openSpare opens a session while a command runs, so that the next one need not wait for it: a round trip less. There is
+// one at most, and whatever needs a session takes it first, so that it stands in nobody's way at a server that allows few.
+func (n *conn) openSpare() {
+	if len(n.spare) > 0 || !n.opening.CompareAndSwap(false, true) {
+		return
+	}
+	defer n.opening.Store(false)
+	ch, requests, err := n.client.OpenChannel("session", nil)
+	if err != nil {
+		return // refused, or the connection is gone, which others will notice
+	}
+	select {
+	case n.spare <- opened{ch, requests}:
+	default:
+		n.spawn(func() { ssh.DiscardRequests(requests) })
+		_ = ch.Close()
+	}
+}
+
+// take is a session: the spare one, if it is there and the server has not closed it.
+func (n *conn) take() (ssh.Channel, <-chan *ssh.Request, error) {
+	select {
+	case s := <-n.spare:
+		select {
+		case <-s.requests: // nothing can be asked yet, so it is closed
+			_ = s.ch.Close()
+		default:
+			return s.ch, s.requests, nil
+		}
+	default:
+	}
+	return n.open()
+}
+
 // open opens a session. The server counts one as open until it has reaped the process, so a refusal right after
 // another command has ended is normal and passes.
 func (n *conn) open() (ssh.Channel, <-chan *ssh.Request, error) {
@@ -255,6 +301,9 @@ func (n *conn) open() (ssh.Channel, <-chan *ssh.Request, error) {
 		}
 		timer := time.NewTimer(delay)
 		select {
+		case s := <-n.spare:
+			timer.Stop()
+			return s.ch, s.requests, nil
 		case <-timer.C:
 		case <-n.gone:
 			timer.Stop()

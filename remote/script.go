@@ -79,7 +79,7 @@ const (
 // request is one call of a script.
 type request struct {
 	script script
-	needs  []script // that the script starts
+	needs  []script // to be there too
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
 	text   string           // in place of stdin: shell text to run before the script
@@ -186,7 +186,7 @@ func (s script) inline(args []string, text string) string {
 	}
 	return line + "\n" + text + `gl_watch=$HOME/.gpulease/lib/` + watchScript.file + `
 gl_self=$HOME/.gpulease/lib/` + s.file + `
-[ -f "$gl_self" ] && [ -f "$gl_watch" ] || exit ` + strconv.Itoa(notInstalled) + `
+[ -f "$gl_self" ] && [ -f "$gl_watch" ] && [ -f "$HOME/.gpulease/lib/` + jobScript.file + `" ] || exit ` + strconv.Itoa(notInstalled) + `
 . "$gl_self"
 exit
 `
