@@ -45,7 +45,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 		lambda.WithRetry(lambda.RetryPolicy{}), lambda.WithTypesCache(0), lambda.WithHTTPClient(&http.Client{Timeout: 5 * time.Second}))
 	require.NoError(k.t, err)
 	m, err := lease.New(lease.Config{
-		Store: watched{s, k}, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader,
+		Store: tracked{s, k}, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader,
 		Principal: "tester", Timing: k.timing, Logger: k.log,
 	})
 	require.NoError(k.t, err)

@@ -46,14 +46,21 @@ type Machine interface {
 	Check(ctx context.Context, t remote.Target) error
 	CloudInit(ctx context.Context, t remote.Target) (remote.CloudInit, error)
 	Health(ctx context.Context, t remote.Target, gpus int) (remote.Health, error)
-	Start(ctx context.Context, t remote.Target, jobID string, c remote.Command) (remote.Job, error)
+	// ProbeCUDA lets the GPUs compute, in 25 s at most. What cannot be told is no error.
+	ProbeCUDA(ctx context.Context, t remote.Target, gpus int) (remote.CUDA, error)
+	// Run starts a job at most once, waits for its end, and shows the head and tail of what it wrote.
+	Run(ctx context.Context, t remote.Target, jobID string, c remote.Command, wait time.Duration, head, tail int) (j remote.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)
 	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)
 	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, t remote.Target, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
+	Mixed(ctx context.Context, t remote.Target, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, error)
+	Search(ctx context.Context, t remote.Target, jobID string, s remote.Stream, what remote.Search) (remote.Found, error)
 	Cancel(ctx context.Context, t remote.Target, jobID string, grace time.Duration) (remote.Job, error)
 	// Activity is what the machine is doing now. What it cannot tell is unknown, not nothing.
 	Activity(ctx context.Context, t remote.Target) (remote.Activity, error)
+	// Samples sums up what the machine's own sampler has seen, and starts it where there is none.
+	Samples(ctx context.Context, t remote.Target, window time.Duration) (remote.Samples, error)
 	Fetch(ctx context.Context, t remote.Target, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
 	Forget(key string)

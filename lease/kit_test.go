@@ -39,12 +39,17 @@ type machine struct {
 
 	mu        sync.Mutex
 	health    remote.Health
+	sick      func(remote.Target) bool // whose GPUs are not right
+	cuda      remote.CUDA
+	probed    int // how often the GPUs were made to compute
 	wrongKey  bool
 	cloudInit string
 	activity  remote.Activity
 	looks     int  // how often it was asked what it is doing
 	blind     bool // it does not say what it is doing
+	samples   remote.Samples
 	jobs      []remote.Job
+	run       func(id string, c remote.Command) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
 }
@@ -69,10 +74,23 @@ func (m *machine) CloudInit(context.Context, remote.Target) (remote.CloudInit, e
 	return remote.CloudInit{State: m.cloudInit}, nil
 }
 
-func (m *machine) Health(_ context.Context, _ remote.Target, gpus int) (remote.Health, error) {
+func (m *machine) Health(_ context.Context, t remote.Target, gpus int) (remote.Health, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.sick != nil && m.sick(t) {
+		return remote.Health{Reason: "0 of 1 GPUs"}, nil
+	}
 	return m.health, nil
+}
+
+func (m *machine) ProbeCUDA(_ context.Context, t remote.Target, _ int) (remote.CUDA, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.probed++
+	if m.cuda.Verdict == "" {
+		return remote.CUDA{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.cuda, nil
 }
 
 func (m *machine) Forget(key string) {
@@ -83,8 +101,14 @@ func (m *machine) Forget(key string) {
 
 var errNoWork = errors.New("this machine only boots")
 
-func (m *machine) Start(context.Context, remote.Target, string, remote.Command) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Run(_ context.Context, _ remote.Target, id string, c remote.Command, _ time.Duration, _, _ int) (j remote.Job, o, e remote.Excerpt, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.run == nil {
+		return j, o, e, errNoWork
+	}
+	j, err = m.run(id, c)
+	return j, o, e, err
 }
 
 func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
@@ -104,6 +128,15 @@ func (m *machine) Activity(_ context.Context, t remote.Target) (remote.Activity,
 		return remote.Activity{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
 	}
 	return m.activity, nil
+}
+
+func (m *machine) Samples(_ context.Context, t remote.Target, _ time.Duration) (remote.Samples, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blind {
+		return remote.Samples{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.samples, nil
 }
 
 func (m *machine) Fetch(ctx context.Context, _ remote.Target, paths []string, dst string, _ remote.FetchOptions) (remote.FetchSummary, error) {
@@ -128,6 +161,14 @@ func (m *machine) Output(context.Context, remote.Target, string, int, int) (o, e
 
 func (m *machine) Page(context.Context, remote.Target, string, remote.Stream, int64, int, time.Duration) (remote.Page, error) {
 	return remote.Page{}, errNoWork
+}
+
+func (m *machine) Mixed(context.Context, remote.Target, string, int64, int, time.Duration) (remote.Mixed, error) {
+	return remote.Mixed{}, errNoWork
+}
+
+func (m *machine) Search(context.Context, remote.Target, string, remote.Stream, remote.Search) (remote.Found, error) {
+	return remote.Found{}, errNoWork
 }
 
 func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
@@ -236,7 +277,7 @@ func (k *kit) client(apiKey string) cloud {
 // start makes a manager as a new process would and lets it reconcile.
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
-		Store: watched{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Store: tracked{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
 		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch,
 	})
 	require.NoError(k.t, err)
@@ -255,9 +296,9 @@ func (k *kit) start(c lease.Cloud) {
 	})
 }
 
-// watched is the ledger, which counts how often the manager's loop reads the live leases: at
+// tracked is the ledger, which counts how often the manager's loop reads the live leases: at
 // least once in a pass, and at most three times.
-type watched struct {
+type tracked struct {
 	lease.Store
 	k *kit
 }
@@ -265,7 +306,7 @@ type watched struct {
 // loop marks the context of the manager's loop.
 type loop struct{}
 
-func (w watched) Live(ctx context.Context) ([]lease.Lease, error) {
+func (w tracked) Live(ctx context.Context) ([]lease.Lease, error) {
 	if ctx.Value(loop{}) != nil {
 		w.k.looks.Add(1)
 	}

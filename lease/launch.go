@@ -67,6 +67,7 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	case res.Decision.Verdict != policy.Allow:
 		return Lease{}, m.denied(ctx, res.Decision, l.Principal)
 	}
+	m.mayTryAgain(r, res.Lease)
 	return m.send(ctx, p, res.Lease, q.Regions, secrets)
 }
 

@@ -137,14 +137,16 @@ type Lease struct {
 	Missing      int       // how many such listings in a row
 	BillingFrom  time.Time // earliest moment from which the cloud may bill
 	ReadyAt      time.Time
-	Deadline     time.Time // when the lease is ended whatever happens
-	HardStop     time.Time // the latest deadline that the policy could ever extend to; part of the name
-	IdleSince    time.Time // ready: since when nothing has used it; zero while something does, or nobody knows
-	StopAt       time.Time // when the end was decided
-	RescuedAt    time.Time // stopping: when jobs were ended and results brought home, as far as that went
-	Rescue       string    // what came of that, in one sentence
-	TerminateAt  time.Time // when the cloud last accepted a terminate call
-	GoneAt       time.Time // when the cloud first showed it gone
+	Deadline     time.Time     // when the lease is ended whatever happens
+	HardStop     time.Time     // the latest deadline that the policy could ever extend to; part of the name
+	IdleSince    time.Time     // ready: since when nothing has used it; zero while something does, or nobody knows
+	GPUWatched   time.Duration // for how long its GPUs have been watched
+	GPUBusy      time.Duration // for how much of that one of them worked
+	StopAt       time.Time     // when the end was decided
+	RescuedAt    time.Time     // stopping: when jobs were ended and results brought home, as far as that went
+	Rescue       string        // what came of that, in one sentence
+	TerminateAt  time.Time     // when the cloud last accepted a terminate call
+	GoneAt       time.Time     // when the cloud first showed it gone
 	EndedAt      time.Time
 }
 
@@ -207,6 +209,9 @@ func (l Lease) began() time.Time {
 	}
 	return l.ReservedAt
 }
+
+// GPUUse is how much its GPUs have worked, as far as that is known.
+func (l Lease) GPUUse() GPUUse { return GPUUse{l.GPUWatched, l.GPUBusy} }
 
 // owns reports whether an instance is this lease's by its signed name, or by
 // the tag that repeats it. A key name is no proof: anybody in the account can

@@ -128,6 +128,8 @@ type Manager struct {
 	tasks  map[string]bool // what is being done to a machine, one of each kind for a lease
 	stops  map[ID]stopTry
 	used   map[ID]time.Time // when a use was last written down
+	again  map[ID]*again    // launches by this process that may be tried once more
+	uses   map[ID]seenUse   // what the machines' GPUs were last known to have done
 	closed bool
 }
 
@@ -176,7 +178,7 @@ func New(c Config) (*Manager, error) {
 	return &Manager{
 		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
 		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
-		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{},
+		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, uses: map[ID]seenUse{}, again: map[ID]*again{},
 	}, nil
 }
 

@@ -22,6 +22,13 @@ type LaunchRequest struct {
 	Principal      string   // who asks; "" is the manager's
 	Results        []string // paths on the machine to bring home before its end
 	ResultsDir     string   // local directory for them, absolute and allowed by the caller; see [LeaseInPath]
+	// Elsewhere lets the launch be tried once more when its machine turns out to be
+	// sick: at no higher price, and in another region where there is one. It does
+	// nothing where Region names one.
+	Elsewhere bool
+
+	avoid    string       // the region of a sick machine, taken last
+	notAbove policy.Money // highest price; 0 for any
 }
 
 // Quote is what a launch would cost and what the policy says of it. Nothing is
@@ -159,6 +166,9 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 		}
 	case slices.Contains(o.Regions, r.Region):
 		q.Regions = []string{r.Region}
+	}
+	if q, err = r.elsewhere(q); err != nil {
+		return Quote{}, nil, err
 	}
 	if len(q.Regions) == 0 {
 		if ok, rule := p.TypeAllowed(r.Principal, o.Type, r.Region, o.Price); !ok {

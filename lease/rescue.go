@@ -76,6 +76,7 @@ func (m *Manager) rescue(ctx context.Context, id ID) error {
 	said := "no time was left for it"
 	if left > 0 {
 		bounded, cancel := context.WithTimeout(ctx, left)
+		m.freshUse(bounded, l, lastLook)
 		said = m.sayFarewell(bounded, l)
 		cancel()
 	}
@@ -84,6 +85,7 @@ func (m *Manager) rescue(ctx context.Context, id ID) error {
 	}
 	m.Crash("rescued")
 	for {
+		l = m.withUse(l)
 		l.RescuedAt, l.Rescue = m.now(), said
 		_, err := m.Store.Update(ctx, l, "before the end: "+said)
 		if err == nil {

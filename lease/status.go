@@ -20,6 +20,7 @@ type Status struct {
 	Guard      string       // who enforces the deadline and when it was last seen; "none" for nobody
 	Warnings   []string
 	At         time.Time
+	SecondTry  ID // the lease that was launched because this one's machine was sick
 }
 
 func (m *Manager) get(ctx context.Context, id ID) (Lease, error) {
@@ -141,6 +142,10 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		warn("the ledger cannot be read: %v", err)
 	} else {
 		s.BudgetLeft = policy.Evaluate(p, policy.Request{Principal: l.Principal}, u, nil).BudgetLeft
+	}
+	if second := m.secondTry(ctx, l); second.Note != "" {
+		s.SecondTry = second.ID
+		warn("%s", second.Note)
 	}
 	if l.State == Ended {
 		s.Guard = ""

@@ -97,6 +97,8 @@ func columns(l *lease.Lease) []column {
 		{"deadline", millis{&l.Deadline}},
 		{"hard_stop", millis{&l.HardStop}},
 		{"idle_since", millis{&l.IdleSince}},
+		{"gpu_watched_ns", &l.GPUWatched},
+		{"gpu_busy_ns", &l.GPUBusy},
 		{"stop_at", millis{&l.StopAt}},
 		{"rescued_at", millis{&l.RescuedAt}},
 		{"rescue", &l.Rescue},

@@ -31,11 +31,14 @@ type Changer interface {
 
 // Worker is what tools do on a lease's machine.
 type Worker interface {
-	Start(ctx context.Context, id lease.ID, call string, c remote.Command) (lease.Job, error)
+	RunCommand(ctx context.Context, id lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, jobID string, wait time.Duration) (lease.Job, error)
 	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
+	Use(ctx context.Context, id lease.ID) (lease.Use, error)
 	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
+	Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, lease.Lease, error)
+	Search(ctx context.Context, jobID string, s remote.Stream, what remote.Search) (remote.Found, lease.Lease, error)
 	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
 	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
 }
@@ -61,19 +64,23 @@ type Deps struct {
 	// where they lie below a root: gpulease's own state, keys and settings.
 	// Absolute; what is not there is no error.
 	Denied []string
+	// Secrets are texts of this program's own that no output of a job is to show;
+	// nil for none.
+	Secrets func() []string
 }
 
 // All are the tools of gpulease, those first without which nothing works.
 func All(d Deps) []Tool {
+	hidden := &secrets{fixed: d.Secrets}
 	all := []Tool{
 		listCapacity(d.Leases),
 		launchLease(d.Leases, d.Roots, d.Denied),
-		runCommand(d.Leases),
+		runCommand(d.Leases, hidden),
 		stopLease(d.Leases, d.Roots, d.Denied),
-		getLease(d.Leases),
+		getLease(d.Leases, hidden),
 		listLeases(d.Leases),
 		extendLease(d.Leases),
-		readOutput(d.Leases),
+		readOutput(d.Leases, hidden),
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
 		spendReport(d.Leases),

@@ -159,6 +159,14 @@ func (a *app) redact(text string) string {
 	return text
 }
 
+// secrets are what no output of a job is to show.
+func (a *app) secrets() []string {
+	if key := a.key.Load(); key != nil {
+		return []string{key.Reveal()}
+	}
+	return nil
+}
+
 // whileReconciling runs f while this process reconciles (or stands by, if
 // another one leads), and ends in order afterwards.
 func (a *app) whileReconciling(ctx context.Context, f func(ctx context.Context) error) error {

@@ -98,7 +98,7 @@ func (o *serving) run(c *cobra.Command) error {
 
 // tools are those that were chosen, with these directories.
 func (o *serving) tools(a *app, roots []string) ([]tools.Tool, error) {
-	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Remote: o.transport == "http"}))
+	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Secrets: a.secrets, Remote: o.transport == "http"}))
 }
 
 // ownDirs hold keys, ledger and settings: no agent sends them anywhere. A policy
