@@ -9,8 +9,9 @@ import (
 const (
 	// oneArchive is how much goes in a single archive: less would not be worth another round trip.
 	oneArchive = 4 << 20
-	// mostArchive bounds what has to be sent again when the connection breaks.
-	mostArchive = 32 << 20
+	// mostArchive bounds what has to be sent again when the connection breaks, or the time of a call is up: an archive
+	// counts when it has arrived whole.
+	mostArchive = 8 << 20
 )
 
 // apply sends the plan: all in one archive if it is small, else in several, of which some are under way at once, and

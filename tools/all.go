@@ -38,6 +38,7 @@ type Worker interface {
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
 	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
 	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
+	Fetch(ctx context.Context, id lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error)
 }
 
 // Leases is all of it.
@@ -50,14 +51,17 @@ type Leases interface {
 // Deps is what the tools work with.
 type Deps struct {
 	Leases Leases
-	// Roots are the local directories below which sync_files may read; absolute.
-	// Relative paths are below the first, and so are results that come home. Without
-	// any, nothing is read or brought.
+	// Roots are the local directories below which sync_files may read and fetch_files
+	// may write; absolute. Relative paths are below the first, and so are results that
+	// come home. Without any, nothing is read or brought.
 	Roots []string
 	// Denied are local directories that sync_files never sends anything of, also
 	// where they lie below a root: gpulease's own state, keys and settings.
 	// Absolute; what is not there is no error.
 	Denied []string
+	// Kept are further local files, beside Denied, that fetch_files must not be able to
+	// overwrite: the policy in force, the ledger, the API key. Absolute.
+	Kept []string
 }
 
 // All are the tools of gpulease, those first without which nothing works.
@@ -73,6 +77,7 @@ func All(d Deps) []Tool {
 		readOutput(d.Leases),
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
+		fetchFiles(d.Leases, d.Roots, d.Denied, d.Kept),
 		spendReport(d.Leases),
 	}
 }

@@ -57,6 +57,7 @@ type desk struct {
 	page   func(s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
 	cancel func(grace time.Duration) (remote.Job, error)
 	push   func(ctx context.Context, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	fetch  func(ctx context.Context, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	waits  []time.Duration
 }
 
@@ -144,6 +145,11 @@ func (d *desk) Cancel(_ context.Context, _ string, grace time.Duration) (lease.J
 
 func (d *desk) Push(ctx context.Context, _ lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error) {
 	s, err := d.push(ctx, src, dst, o)
+	return s, d.row, err
+}
+
+func (d *desk) Fetch(ctx context.Context, _ lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error) {
+	s, err := d.fetch(ctx, paths, dst, o)
 	return s, d.row, err
 }
 

@@ -10,13 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 	"github.com/gpulease/gpulease/server"
 	"github.com/gpulease/gpulease/tools"
 )
 
 // instructions go to the model with every request; every word is paid for.
 const instructions = `gpulease leases GPU machines on Lambda Cloud. A lease costs money from boot until its stop is confirmed.
-Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what results name.
+Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what fetch_files brings or results name.
 run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.
 Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. Errors start with "error CODE:" and say what to call next. A failing test suite is a result (exit_code), not an error.`
 
@@ -45,7 +46,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 			}
 			srv, err := server.New(server.Config{
 				Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions,
-				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs()}), Logger: a.log, Redact: a.redact,
+				Tools: tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: s.ownDirs(), Kept: s.ownFiles()}), Logger: a.log, Redact: a.redact,
 			})
 			if err != nil {
 				return err
@@ -56,7 +57,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 		},
 	}
 	c.Flags().BoolVar(&keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
-	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from, and below the first of which results come home; may be repeated (default: where the server was started)")
+	c.Flags().StringArrayVar(&roots, "root", nil, "local directory that agents may send from and fetch to, and below the first of which results come home; may be repeated (default: where the server was started)")
 	return c
 }
 
@@ -70,7 +71,20 @@ func (s *settings) ownDirs() []string {
 	return dirs
 }
 
-// workRoots are the local directories that agents may send from.
+// ownFiles are what must not be overwritten by what comes from a machine, wherever
+// they lie.
+func (s *settings) ownFiles() []string {
+	files := []string{s.policyPath}
+	if !ledger.OnServer(s.ledgerPath) {
+		files = append(files, s.ledgerPath)
+	}
+	if s.keyFile != "" {
+		files = append(files, s.keyFile)
+	}
+	return files
+}
+
+// workRoots are the local directories that agents may send from and fetch to.
 func workRoots(given []string) ([]string, error) {
 	if len(given) == 0 {
 		given = []string{"."}
