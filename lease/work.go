@@ -198,6 +198,16 @@ func (m *Manager) Fetch(ctx context.Context, id ID, paths []string, dst string, 
 	return s, l, nil
 }
 
+// Visit calls do with the target of a ready lease's machine, for a person who works
+// there by hand. The lease counts as used until do returns.
+func (m *Manager) Visit(ctx context.Context, id ID, do func(Lease, remote.Target) error) error {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return err
+	}
+	return m.inUseWhile(ctx, id, func() error { return do(l, t) })
+}
+
 // machineError puts an error of the machine into the words and codes of this
 // package.
 func (m *Manager) machineError(op string, l Lease, err error) *Error {

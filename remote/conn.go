@@ -131,9 +131,10 @@ func (n *conn) keepalive(every, timeout time.Duration) {
 // execution is one command on the machine.
 type execution struct {
 	command        string
-	stdin          io.Reader // may be nil
-	stdout, stderr io.Writer // must never return an error: a stream that is not read stops the command
-	bulk           bool      // it carries files
+	stdin          io.Reader                // may be nil
+	stdout, stderr io.Writer                // must never return an error: a stream that is not read stops the command
+	bulk           bool                     // it carries files
+	prepare        func(*ssh.Session) error // may be nil
 }
 
 // exec runs one command and returns its exit status. The error is about the transport only. When ctx ends exec
@@ -184,7 +185,16 @@ func (n *conn) perform(running *session, e execution) (int, error) {
 	if !running.adopt(s) {
 		return 0, context.Canceled
 	}
-	if err := s.Start(e.command); err != nil {
+	if e.prepare != nil {
+		if err := e.prepare(s); err != nil {
+			return 0, err
+		}
+	}
+	start := s.Shell
+	if e.command != "" {
+		start = func() error { return s.Start(e.command) }
+	}
+	if err := start(); err != nil {
 		n.close()
 		return 0, n.lost(err)
 	}
