@@ -56,6 +56,9 @@ type Machine interface {
 	Activity(ctx context.Context, t remote.Target) (remote.Activity, error)
 	Fetch(ctx context.Context, t remote.Target, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	// Forward opens a port on 127.0.0.1; Forwards lists those to a machine that are open.
+	Forward(ctx context.Context, t remote.Target, localPort int, remoteAddr string) (*remote.Forward, error)
+	Forwards(key string) []*remote.Forward
 	Forget(key string)
 }
 

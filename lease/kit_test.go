@@ -47,6 +47,8 @@ type machine struct {
 	jobs      []remote.Job
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
+	pool      *remote.Pool // forwards ports, to the machine of far
+	far       remote.Target
 }
 
 func (m *machine) Check(_ context.Context, t remote.Target) error {
@@ -144,6 +146,22 @@ func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.D
 
 func (m *machine) Push(context.Context, remote.Target, string, string, remote.PushOptions) (remote.PushSummary, error) {
 	return remote.PushSummary{}, errNoWork
+}
+
+func (m *machine) Forward(ctx context.Context, t remote.Target, local int, addr string) (*remote.Forward, error) {
+	if m.pool == nil {
+		return nil, errNoWork
+	}
+	far := m.far
+	far.Key = t.Key
+	return m.pool.Forward(ctx, far, local, addr)
+}
+
+func (m *machine) Forwards(key string) []*remote.Forward {
+	if m.pool == nil {
+		return nil
+	}
+	return m.pool.Forwards(key)
 }
 
 // idleNow is a machine with one GPU that does nothing, and has done nothing yet.

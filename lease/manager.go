@@ -120,11 +120,12 @@ type Manager struct {
 	launches sync.WaitGroup // launch calls under way; Close waits for them
 	wake     chan struct{}  // tells the reconciler that there is something new
 
-	mu     sync.Mutex
-	tasks  map[string]bool // what is being done to a machine, one of each kind for a lease
-	stops  map[ID]stopTry
-	used   map[ID]time.Time // when a use was last written down
-	closed bool
+	mu         sync.Mutex
+	tasks      map[string]bool // what is being done to a machine, one of each kind for a lease
+	stops      map[ID]stopTry
+	used       map[ID]time.Time // when a use was last written down
+	forwarding map[ID]bool      // leases of which this process forwards ports
+	closed     bool
 }
 
 // New checks the configuration and makes a Manager. It does no I/O.
@@ -172,7 +173,7 @@ func New(c Config) (*Manager, error) {
 	return &Manager{
 		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
 		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
-		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{},
+		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, forwarding: map[ID]bool{},
 	}, nil
 }
 

@@ -38,6 +38,9 @@ type Worker interface {
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
 	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
 	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
+	Forward(ctx context.Context, id lease.ID, localPort, remotePort int) (lease.Forward, lease.Lease, error)
+	CloseForward(ctx context.Context, id lease.ID, remotePort int) ([]lease.Forward, lease.Lease, error)
+	Forwards(id lease.ID) []lease.Forward
 	Fetch(ctx context.Context, id lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error)
 }
 
@@ -78,6 +81,7 @@ func All(d Deps) []Tool {
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
 		fetchFiles(d.Leases, d.Roots, d.Denied, d.Kept),
+		forwardPort(d.Leases),
 		spendReport(d.Leases),
 	}
 }

@@ -23,10 +23,10 @@ type fetchOut struct {
 	Complete    bool     `json:"complete"`
 	LocalDir    string   `json:"local_dir"`
 	Files       int      `json:"files"`
-	Bytes       int64    `json:"bytes"`
+	Bytes       int64    `json:"bytes" jsonschema:"-"`
 	Fetched     []string `json:"fetched,omitempty"`
-	Missing     []string `json:"missing,omitempty"`
-	Left        []string `json:"left,omitempty"`
+	Missing     []string `json:"missing,omitempty" jsonschema:"-"`
+	Left        []string `json:"left,omitempty" jsonschema:"-"`
 	Skipped     []string `json:"skipped,omitempty" jsonschema:"-"`
 	Manifest    string   `json:"manifest,omitempty" jsonschema:"-"`
 	leaseBeside `jsonschema:"-"`

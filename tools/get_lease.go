@@ -25,6 +25,7 @@ type getOut struct {
 	EndedAt   string       `json:"ended_at,omitempty"`
 	Rescue    string       `json:"rescue,omitempty" jsonschema_description:"What came home before the end."`
 	Jobs      []jobSummary `json:"jobs,omitempty" jsonschema_description:"Newest first."`
+	Forwards  []string     `json:"forwards,omitempty"`
 	advice
 }
 
@@ -78,7 +79,7 @@ func getLease(l interface {
 			if err != nil {
 				out.Warnings = append(slices.Clone(out.Warnings), "its jobs could not be listed: "+Explain(err, nil).Message)
 			}
-			out.Jobs = summaries(jobs)
+			out.Jobs, out.Forwards = summaries(jobs), forwardLines(l.Forwards(got.ID))
 		}
 		return out, nil
 	})
@@ -127,6 +128,9 @@ func (o getOut) Text() string {
 			fmt.Fprintf(&b, " with %d", *j.ExitCode)
 		}
 		fmt.Fprintf(&b, ": %s", flat(j.Command))
+	}
+	for _, f := range o.Forwards {
+		fmt.Fprintf(&b, "\nforward %s", f)
 	}
 	if o.Rescue != "" {
 		fmt.Fprintf(&b, "\nbefore the end: %s", flat(o.Rescue))

@@ -22,15 +22,17 @@ type jobFields struct {
 	DurationSeconds *float64 `json:"duration_seconds,omitempty"`
 }
 
-// leaseBeside is the lease's standing in an answer about a job.
+// leaseBeside is the lease's standing in an answer about a job or files. Most of it is
+// left out of the schemas, which leave room for it: every word there is paid for
+// with every request, and these names are known from other tools.
 type leaseBeside struct {
 	LeaseID     lease.ID      `json:"lease_id"`
 	LeaseState  string        `json:"lease_state"`
-	Price       *policy.Money `json:"price_usd_per_hour,omitempty"`
-	Cost        *policy.Money `json:"cost_usd,omitempty"`
-	Deadline    string        `json:"deadline,omitempty"`
-	MinutesLeft *int          `json:"minutes_left,omitempty"`
-	Guard       string        `json:"guard,omitempty"`
+	Price       *policy.Money `json:"price_usd_per_hour,omitempty" jsonschema:"-"`
+	Cost        *policy.Money `json:"cost_usd,omitempty" jsonschema:"-"`
+	Deadline    string        `json:"deadline,omitempty" jsonschema:"-"`
+	MinutesLeft *int          `json:"minutes_left,omitempty" jsonschema:"-"`
+	Guard       string        `json:"guard,omitempty" jsonschema:"-"`
 }
 
 func fieldsOf(j remote.Job) jobFields {

@@ -21,10 +21,10 @@ type syncIn struct {
 type syncOut struct {
 	Complete     bool     `json:"complete" jsonschema_description:"False: call again for the rest."`
 	RemoteDir    string   `json:"remote_dir"`
-	Files        int      `json:"files"`
+	Files        int      `json:"files" jsonschema:"-"`
 	FilesSent    int      `json:"files_sent"`
 	BytesSent    int64    `json:"bytes_sent"`
-	FilesDeleted int      `json:"files_deleted"`
+	FilesDeleted int      `json:"files_deleted" jsonschema:"-"`
 	Skipped      []string `json:"skipped,omitempty"`
 	leaseBeside  `jsonschema:"-"`
 	advice

@@ -17,7 +17,7 @@ import (
 
 // instructions go to the model with every request; every word is paid for.
 const instructions = `gpulease leases GPU machines on Lambda Cloud. A lease costs money from boot until its stop is confirmed.
-Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what fetch_files brings or results name.
+Order: list_capacity (free) -> launch_lease (costs money; dry_run: true only quotes) -> get_lease with wait_seconds until state is "ready" -> sync_files, run_command -> stop_lease. Always stop_lease when done: nothing on the machine is kept but what results name or fetch_files has brought.
 run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.
 Every answer has state, cost_usd, deadline, budget_left_usd, warnings and next. Errors start with "error CODE:" and say what to call next. A failing test suite is a result (exit_code), not an error.`
 

@@ -5,12 +5,18 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
@@ -31,16 +37,16 @@ func TestWorkOnAMachine(t *testing.T) {
 	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
 	h.until(id, "ready")
 
-	sync := map[string]any{"lease_id": id, "local_dir": "src", "delete": true}
-	h.ok("sync_files", sync)
+	send := map[string]any{"lease_id": id, "local_dir": "src", "delete": true}
+	h.ok("sync_files", send)
 	for i := range 15 {
 		require.NoError(t, os.Remove(filepath.Join(root, "src", string(rune('a'+i)))))
 	}
-	text := h.refused(lease.CodeInvalidInput, "sync_files", sync)
+	text := h.refused(lease.CodeInvalidInput, "sync_files", send)
 	require.Contains(t, text, "it would delete 15 of the 20 files that were sent there before, and at most 10 may go at once; nothing was sent or deleted")
 	require.Contains(t, text, "max_delete 15")
-	sync["max_delete"] = 15
-	require.Contains(t, string(h.ok("sync_files", sync).Raw), `"files_deleted":15`)
+	send["max_delete"] = 15
+	require.Contains(t, string(h.ok("sync_files", send).Raw), `"files_deleted":15`)
 
 	// A name that is hostile, links that lead out, and what git would run.
 	a := h.ok("run_command", map[string]any{"lease_id": id, "wait_seconds": 20, "command": `cd src && mkdir -p out/.git/hooks &&
@@ -80,13 +86,16 @@ func TestWorkOnAMachine(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(w.dir, "loot"))
 
 	w.visit(t, id)
+	local := h.forward(t, id)
 
 	// Another key than the pinned one: nothing is sent, by whatever way.
 	require.NoError(t, w.sim.ChangeHostKey(w.sim.Running()[0].ID))
 	require.NoError(t, h.session.Close())
+	_, err = net.Dial("tcp", local)
+	require.Error(t, err, "a forward ends with its server")
 	h = w.host("--root", root)
 	h.refused(lease.CodeHostKeyMismatch, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}})
-	h.refused(lease.CodeHostKeyMismatch, "sync_files", sync)
+	h.refused(lease.CodeHostKeyMismatch, "sync_files", send)
 	_, errs, code := w.ssh("", id, "--", "echo told")
 	require.Equal(t, noConnection, code)
 	require.Contains(t, errs, "HOST IDENTIFICATION HAS CHANGED")
@@ -94,6 +103,39 @@ func TestWorkOnAMachine(t *testing.T) {
 	_, errs, code = w.ssh("", id)
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "has ended")
+}
+
+// forward reaches a server on the machine by many connections at once.
+func (h *host) forward(t *testing.T, id string) (local string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "there: "+r.URL.Path) }))
+	t.Cleanup(server.Close)
+	var got struct {
+		Local    string   `json:"local_addr"`
+		Forwards []string `json:"forwards"`
+	}
+	port := server.Listener.Addr().(*net.TCPAddr).Port
+	require.NoError(t, json.Unmarshal(h.ok("forward_port", map[string]any{"lease_id": id, "port": port}).Raw, &got))
+	require.True(t, strings.HasPrefix(got.Local, "127.0.0.1:"))
+	require.NotEqual(t, server.Listener.Addr().String(), got.Local)
+	var all sync.WaitGroup
+	for range 12 {
+		all.Go(func() {
+			r, err := http.Get("http://" + got.Local + "/x")
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer func() { _ = r.Body.Close() }()
+			body, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			assert.Equal(t, "there: /x", string(body))
+		})
+	}
+	all.Wait()
+	require.NoError(t, json.Unmarshal(h.ok("get_lease", map[string]any{"lease_id": id}).Raw, &got))
+	require.Len(t, got.Forwards, 1)
+	require.Contains(t, got.Forwards[0], got.Local)
+	return got.Local
 }
 
 // visit goes to a machine by hand, with the computer's ssh and without.
