@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ const sickTries = 5
 // awaitReady looks at the machine until it is ready. The boot allowance is not
 // its business: the reconciler stops the lease, and the loop sees that.
 func (m *Manager) awaitReady(ctx context.Context, id ID) error {
-	sick := 0
+	sick, unrotated := 0, 0
 	for {
 		l, err := m.Store.Get(ctx, id)
 		if err != nil {
@@ -40,17 +41,15 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 				return err
 			}
 		default:
-			err := m.becomeReady(ctx, l, health)
-			if err == nil {
+			phase, err = m.finishBoot(ctx, &l, health, &unrotated)
+			switch {
+			case err == nil:
 				return nil
-			}
-			if errors.Is(err, ErrConflict) {
+			case errors.Is(err, ErrConflict):
 				continue // somebody wrote the row meanwhile; look again
-			}
-			if !errors.Is(err, errUnsure) {
+			case phase == "":
 				return err
 			}
-			phase = l.Detail
 		}
 		if l.Detail != phase {
 			l.Detail = phase
@@ -64,6 +63,27 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 		case <-time.After(m.Timing.SSHRetry):
 		}
 	}
+}
+
+// finishBoot makes a lease ready whose machine is. Where it is to be tried again, it
+// names the phase; l is the row as it is then.
+func (m *Manager) finishBoot(ctx context.Context, l *Lease, h remote.Health, unrotated *int) (phase string, err error) {
+	own, err := m.ownHostKey(ctx, l)
+	if err != nil && !errors.Is(err, ErrConflict) {
+		if *unrotated++; *unrotated < rotateTries {
+			m.log.Info("not ready", "lease", l.ID, "err", err)
+			return "replacing the host key", err
+		}
+		m.log.Warn("the machine keeps its first host key", "lease", l.ID, "err", err)
+		own.HostKeyFrom, err = HostKeyGiven, nil
+	}
+	if err == nil {
+		err = m.becomeReady(ctx, own, h)
+	}
+	if errors.Is(err, errUnsure) {
+		phase = cmp.Or(l.Detail, "asking what time it is")
+	}
+	return phase, err
 }
 
 // look tries each step of readiness in order and says at which one the machine

@@ -46,6 +46,8 @@ type Machine interface {
 	Check(ctx context.Context, t remote.Target) error
 	CloudInit(ctx context.Context, t remote.Target) (remote.CloudInit, error)
 	Health(ctx context.Context, t remote.Target, gpus int) (remote.Health, error)
+	// RotateHostKey has the machine take a host key of its own, which record is told before.
+	RotateHostKey(ctx context.Context, t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error)
 	Start(ctx context.Context, t remote.Target, jobID string, c remote.Command) (remote.Job, error)
 	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)
 	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)

@@ -234,9 +234,13 @@ func (m *Manager) target(l Lease) (remote.Target, error) {
 			Next: "use the machine from where it was launched, or stop_lease", Err: err,
 		}
 	}
-	host, err := parseHostKey(l.HostKey)
+	t := remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer}
+	t.HostKey, err = parseHostKey(l.HostKey)
+	if err == nil && l.NextHostKey != "" {
+		t.NextHostKey, err = parseHostKey(l.NextHostKey)
+	}
 	if err != nil {
 		return remote.Target{}, &Error{Code: CodeInternal, Message: "the pinned host key of this lease cannot be read", LeaseID: l.ID, Err: err}
 	}
-	return remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer, HostKey: host}, nil
+	return t, nil
 }

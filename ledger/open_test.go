@@ -289,6 +289,30 @@ func TestMigrationFromVersion1(t *testing.T) {
 	require.Equal(t, 1_300_001, int(u.Principal.Lifetime))
 }
 
+// Version 3 is version 4 without two columns.
+func TestMigrationFromVersion3(t *testing.T) {
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		mark := "PRAGMA user_version = 3"
+		if b.name == onPostgres.name {
+			mark = "UPDATE meta SET value = '3' WHERE key = 'schema_version'"
+		}
+		b.raw(t, address, "ALTER TABLE leases DROP COLUMN next_host_key; ALTER TABLE leases DROP COLUMN host_key_from; "+mark)
+		db := open(t, address)
+		got, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, l, got)
+		require.NoError(t, db.Verify(t.Context()), "what was written before has the same digests")
+		got.NextHostKey, got.HostKeyFrom = "ssh-ed25519 AAAA", lease.HostKeyMade
+		_, err = db.Update(t.Context(), got, "a key")
+		require.NoError(t, err)
+		again, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, []string{got.NextHostKey, got.HostKeyFrom}, []string{again.NextHostKey, again.HostKeyFrom})
+		require.NoError(t, db.Verify(t.Context()))
+	})
+}
+
 func TestMigrationThatFailsChangesNothing(t *testing.T) {
 	script, err := os.ReadFile("testdata/v1.sql")
 	require.NoError(t, err)
