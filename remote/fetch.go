@@ -114,7 +114,8 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 	defer func() { _ = job.root.Close() }()
 	err = p.with(ctx, t, job.attempt)
 	sum := job.summary()
-	if o.Manifest != "" {
+	looked := err == nil || len(sum.Files)+len(sum.Left)+len(sum.Missing)+len(sum.Skipped) > 0
+	if o.Manifest != "" && looked { // what an earlier fetch wrote is worth more than nothing
 		err = errors.Join(err, writeManifest(job.root, o.Manifest, sum))
 	}
 	return sum, err

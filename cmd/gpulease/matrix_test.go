@@ -214,6 +214,9 @@ func (d death) play(t *testing.T) {
 		home, err := os.ReadFile(filepath.Join(c.lease().ResultsDir, "out"))
 		require.NoError(t, err)
 		require.Equal(t, "42\n", string(home), "the result came home")
+		manifest, err := os.ReadFile(filepath.Join(c.lease().ResultsDir, lease.ManifestName))
+		require.NoError(t, err)
+		require.Contains(t, string(manifest), `"complete": true`)
 	}
 }
 
