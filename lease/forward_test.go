@@ -3,13 +3,15 @@
 package lease_test
 
 import (
+	"bufio"
 	"crypto/rand"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,44 +47,22 @@ func withFarEnd(t *testing.T) func(*kit) {
 	}
 }
 
-// echoPort is a port "on the machine" that sends back what it gets.
-func echoPort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var tasks sync.WaitGroup
-	tasks.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			tasks.Go(func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		tasks.Wait()
-	})
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func TestForwardInUseKeepsALeaseFromBeingIdle(t *testing.T) {
 	t.Parallel()
 	k, l := idleKit(t, withFarEnd(t))
-	port := echoPort(t)
+	there := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(there.Close)
+	port := there.Listener.Addr().(*net.TCPAddr).Port
 	f, _, err := k.m.Forward(t.Context(), l.ID, 0, port)
 	require.NoError(t, err)
 	require.Equal(t, port, f.RemotePort)
 	c, err := net.Dial("tcp", f.LocalAddr)
 	require.NoError(t, err)
-	_, err = c.Write([]byte("x"))
+	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: there\r\n\r\n")
 	require.NoError(t, err)
-	_, err = io.ReadFull(c, make([]byte, 1))
+	answer, err := bufio.NewReader(c).ReadString('\n')
 	require.NoError(t, err)
+	require.Contains(t, answer, "404")
 	require.Equal(t, 1, k.m.Forwards(l.ID)[0].Open)
 
 	k.alive(l.ID, 70*time.Minute) // a connection is open, though nothing passes
