@@ -125,7 +125,6 @@ func TestDeathWhileTheHostKeyIsReplaced(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			dead, died := make(chan struct{}), make(chan struct{}, 100)
-			t.Cleanup(func() { close(dead) })
 			k := newKit(t, lambdatest.Config{}, rotates)
 			k.halt()
 			k.crash = func(p string) {
@@ -134,7 +133,13 @@ func TestDeathWhileTheHostKeyIsReplaced(t *testing.T) {
 					<-dead
 				}
 			}
-			doomed := k.doomed()
+			k.start(k.client(k.sim.APIKey()))
+			doomed, bury := k.m, k.halt
+			k.halt = func() {} // its goroutines stay where they died, until all is over
+			t.Cleanup(func() {
+				close(dead)
+				bury()
+			})
 			given, err := doomed.Launch(context.Background(), lease.LaunchRequest{Type: testType})
 			require.NoError(t, err)
 			limit := time.After(20 * time.Second)

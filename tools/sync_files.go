@@ -21,7 +21,7 @@ type syncIn struct {
 type syncOut struct {
 	Complete     bool     `json:"complete" jsonschema_description:"False: call again for the rest."`
 	RemoteDir    string   `json:"remote_dir"`
-	Files        int      `json:"files" jsonschema:"-"`
+	Files        int      `json:"files,omitempty" jsonschema:"-"` // there now, once complete
 	FilesSent    int      `json:"files_sent"`
 	BytesSent    int64    `json:"bytes_sent"`
 	FilesDeleted int      `json:"files_deleted" jsonschema:"-"`
@@ -74,11 +74,13 @@ func syncFiles(l interface {
 		}
 		s := status(ctx, l, owner)
 		out := syncOut{
-			Complete: err == nil, RemoteDir: dst, Files: sum.Files, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
+			Complete: err == nil, RemoteDir: dst, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
 			Skipped:     shownPaths(sum.Skipped, skippedLine),
 			leaseBeside: besideOf(s), advice: adviceOf(s, fmt.Sprintf("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
 		}
-		if err != nil {
+		if err == nil {
+			out.Files = sum.Files
+		} else {
 			out.Next = "sync_files with the same arguments: it goes on with what is missing"
 			if part := so.kept(); part > 0 {
 				out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("large files are under way: %d bytes of parts went out, and the next call goes on from there", part))
