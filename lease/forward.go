@@ -101,22 +101,26 @@ func (m *Manager) CloseForward(ctx context.Context, id ID, remotePort int) (clos
 
 // tendForwards closes the forwards of leases that are not ready any more, whichever
 // process has decided that, and records the use of those that are used.
-func (m *Manager) tendForwards(ctx context.Context, live []Lease) {
+func (r *reconciler) tendForwards(ctx context.Context, live []Lease) {
+	m := r.m
 	for _, id := range m.forwarded() {
-		open := m.Machine.Forwards(string(id))
-		ready := slices.ContainsFunc(live, func(l Lease) bool { return l.ID == id && l.State == Ready })
-		used := false
-		for _, f := range open {
-			if ready {
-				used = used || f.InUse(touchEvery)
-			} else if err := f.Close(); err != nil {
-				m.log.Warn("a forward could not be closed", "lease", id, "err", err)
-			}
+		if !slices.ContainsFunc(live, func(l Lease) bool { return l.ID == id && l.State == Ready }) {
+			r.task("forwards", id, m.closeForwards) // a dark connection must not hold up the pass
+			continue
 		}
-		if used {
+		if slices.ContainsFunc(m.Machine.Forwards(string(id)), func(f *remote.Forward) bool { return f.InUse(touchEvery) }) {
 			m.touch(ctx, id)
 		}
 	}
+}
+
+func (m *Manager) closeForwards(_ context.Context, id ID) error {
+	for _, f := range m.Machine.Forwards(string(id)) {
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forwarded names the leases with forwards in this process.

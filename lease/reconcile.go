@@ -92,7 +92,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 		return fmt.Errorf("read the live leases: %w", err)
 	}
 	r.known = leases
-	m.tendForwards(ctx, leases)
+	r.tendForwards(ctx, leases)
 	if len(leases) == 0 {
 		return r.sweepWhenDue(ctx)
 	}
