@@ -64,6 +64,8 @@ func TestFetchFilesStaysWithinItsRoots(t *testing.T) {
 		"a file":                 {dir: "file", code: "invalid_input"},
 		"below a file":           {dir: "file/x", code: "path_denied"},
 		"a newline":              {dir: "a\nb", code: "invalid_input"},
+		"what git runs":          {dir: "project/.git/hooks", code: "path_denied"},
+		"in another case":        {dir: ".GIT", code: "path_denied"},
 		"own state":              {dir: "home/state", code: "path_denied"},
 		"in own state":           {dir: "home/state/keys", code: "path_denied"},
 		"over own state":         {dir: "home", code: "path_denied"},

@@ -67,6 +67,9 @@ func confineNew(dir string, roots, denied, kept []string) (string, error) {
 	if inside(real, denied) {
 		return "", pathDenied(dir, "it lies within gpulease's own state or settings", nil)
 	}
+	if slices.ContainsFunc(strings.Split(filepath.ToSlash(real), "/"), func(part string) bool { return strings.EqualFold(part, ".git") }) {
+		return "", pathDenied(dir, "git runs what its hooks and settings name, so nothing from a machine is written there", nil)
+	}
 	for _, own := range slices.Concat(denied, kept) {
 		if inside(own, []string{real}) || inside(resolved(own), []string{real}) {
 			return "", &lease.Error{

@@ -50,14 +50,37 @@ func TestWorkOnAMachine(t *testing.T) {
 	send["max_delete"] = 15
 	require.Contains(t, string(h.ok("sync_files", send).Raw), `"files_deleted":15`)
 
-	// A name that is hostile, links that lead out, and what git would run.
+	h.fetchFromAHostileMachine(t, id, root)
+	w.visit(t, id)
+	local := h.forward(t, id)
+
+	// Another key than the pinned one: nothing is sent, by whatever way.
+	require.NoError(t, w.sim.ChangeHostKey(w.sim.Running()[0].ID))
+	require.NoError(t, h.session.Close())
+	_, err := net.Dial("tcp", local)
+	require.Error(t, err, "a forward ends with its server")
+	h = w.host("--root", root)
+	h.refused(lease.CodeHostKeyMismatch, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}})
+	h.refused(lease.CodeHostKeyMismatch, "sync_files", send)
+	_, errs, code := w.ssh("", id, "--", "echo told")
+	require.Equal(t, noConnection, code)
+	require.Contains(t, errs, "HOST IDENTIFICATION HAS CHANGED")
+	w.stop(h, id)
+	_, errs, code = w.ssh("", id)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "has ended")
+}
+
+// fetchFromAHostileMachine meets an odd name, links that lead out, and what git would run.
+func (h *host) fetchFromAHostileMachine(t *testing.T, id, root string) {
+	t.Helper()
 	a := h.ok("run_command", map[string]any{"lease_id": id, "wait_seconds": 20, "command": `cd src && mkdir -p out/.git/hooks &&
 		printf one >out/a.txt && printf two >out/b.txt && printf 'odd' >"out/$(printf 'new\nline')" && ln -s /etc/passwd out/leak && ln -s ../../.. out/up &&
 		echo evil >out/.git/hooks/post-checkout`})
 	require.Zero(t, *a.Exit, a.Stderr)
 	h.refused(lease.CodePathDenied, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}, "local_dir": "../loot"})
 	h.refused(lease.CodePathDenied, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}, "local_dir": "escape/loot"})
-	text = h.refused(lease.CodeInvalidInput, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}, "max_bytes": 5})
+	text := h.refused(lease.CodeInvalidInput, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}, "max_bytes": 5})
 	require.Contains(t, text, "max_bytes")
 	require.Contains(t, text, "at most 5")
 	a = h.ok("fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out", "src/*.none"}})
@@ -85,26 +108,7 @@ func TestWorkOnAMachine(t *testing.T) {
 	require.NoError(t, err)
 	sum := sha256.Sum256([]byte("one"))
 	require.Contains(t, string(manifest), hex.EncodeToString(sum[:]))
-	require.NoFileExists(t, filepath.Join(w.dir, "loot"))
-
-	w.visit(t, id)
-	local := h.forward(t, id)
-
-	// Another key than the pinned one: nothing is sent, by whatever way.
-	require.NoError(t, w.sim.ChangeHostKey(w.sim.Running()[0].ID))
-	require.NoError(t, h.session.Close())
-	_, err = net.Dial("tcp", local)
-	require.Error(t, err, "a forward ends with its server")
-	h = w.host("--root", root)
-	h.refused(lease.CodeHostKeyMismatch, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"src/out"}})
-	h.refused(lease.CodeHostKeyMismatch, "sync_files", send)
-	_, errs, code := w.ssh("", id, "--", "echo told")
-	require.Equal(t, noConnection, code)
-	require.Contains(t, errs, "HOST IDENTIFICATION HAS CHANGED")
-	w.stop(h, id)
-	_, errs, code = w.ssh("", id)
-	require.Equal(t, 1, code)
-	require.Contains(t, errs, "has ended")
+	require.NoFileExists(t, filepath.Join(filepath.Dir(root), "loot"))
 }
 
 // forward reaches a server on the machine by many connections at once.
