@@ -131,10 +131,9 @@ func (n *conn) keepalive(every, timeout time.Duration) {
 // execution is one command on the machine.
 type execution struct {
 	command        string
-	stdin          io.Reader                // may be nil
-	stdout, stderr io.Writer                // must never return an error: a stream that is not read stops the command
-	bulk           bool                     // it carries files
-	prepare        func(*ssh.Session) error // may be nil
+	stdin          io.Reader // may be nil
+	stdout, stderr io.Writer // must never return an error: a stream that is not read stops the command
+	bulk           bool      // it carries files
 }
 
 // exec runs one command and returns its exit status. The error is about the transport only. When ctx ends exec
@@ -185,16 +184,7 @@ func (n *conn) perform(running *session, e execution) (int, error) {
 	if !running.adopt(s) {
 		return 0, context.Canceled
 	}
-	if e.prepare != nil {
-		if err := e.prepare(s); err != nil {
-			return 0, err
-		}
-	}
-	start := s.Shell
-	if e.command != "" {
-		start = func() error { return s.Start(e.command) }
-	}
-	if err := start(); err != nil {
+	if err := s.Start(e.command); err != nil {
 		n.close()
 		return 0, n.lost(err)
 	}

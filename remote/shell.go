@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -28,18 +29,65 @@ func (p *Pool) Shell(ctx context.Context, t Target, s Shell) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return n.exec(ctx, execution{
-		command: s.Command, stdin: s.Stdin, stdout: lenient{s.Stdout}, stderr: lenient{s.Stderr},
-		prepare: func(session *ssh.Session) error {
-			if s.Terminal == "" {
-				return nil
+	type result struct {
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	opened := make(chan *ssh.Session, 1)
+	if !n.spawn(func() {
+		status, err := s.run(n, opened)
+		done <- result{status, err}
+	}) {
+		return 0, n.lost(nil)
+	}
+	select {
+	case r := <-done:
+		return r.status, r.err
+	case <-ctx.Done():
+		n.spawn(func() {
+			select {
+			case session := <-opened:
+				_ = session.Close()
+			case <-done:
 			}
-			if err := session.RequestPty(s.Terminal, s.Height, s.Width, ssh.TerminalModes{}); err != nil {
-				return fmt.Errorf("ask for a terminal: %w", err)
-			}
-			return nil
-		},
-	})
+		})
+		return 0, ctx.Err()
+	}
+}
+
+// run does the blocking work. All of it ends when the connection is closed.
+func (s Shell) run(n *conn, opened chan<- *ssh.Session) (int, error) {
+	session, err := n.client.NewSession()
+	if err != nil {
+		return 0, n.lost(err)
+	}
+	defer func() { _ = session.Close() }()
+	opened <- session
+	session.Stdin, session.Stdout, session.Stderr = s.Stdin, lenient{s.Stdout}, lenient{s.Stderr}
+	if s.Terminal != "" {
+		if err := session.RequestPty(s.Terminal, s.Height, s.Width, ssh.TerminalModes{}); err != nil {
+			return 0, fmt.Errorf("ask for a terminal: %w", err)
+		}
+	}
+	if s.Command == "" {
+		err = session.Shell()
+	} else {
+		err = session.Start(s.Command)
+	}
+	if err != nil {
+		return 0, n.lost(err)
+	}
+	err = session.Wait()
+	var exit *ssh.ExitError
+	var missing *ssh.ExitMissingError
+	switch {
+	case errors.As(err, &exit):
+		return exit.ExitStatus(), nil
+	case errors.As(err, &missing):
+		return 0, n.lost(err)
+	}
+	return 0, nil // what else there is comes from input that nobody has read
 }
 
 // lenient takes everything, also when nobody reads it any more.

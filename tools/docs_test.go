@@ -41,8 +41,7 @@ type schema struct {
 func reference(t *testing.T, all []tools.Tool) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	b.WriteString("# Tools\n\nGenerated from the tools themselves (`go test ./tools -update`); do not edit.\n" +
-		"An answer about a lease also has where that stands (`lease_state`, `cost_usd`, `deadline` and so on), named in its schema or not.\n")
+	b.WriteString("# Tools\n\nGenerated from the tools themselves (`go test ./tools -update`); do not edit.\n")
 	for _, tool := range all {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s\n", tool.Name, tool.Description, hints(tool.Annotations))
 		table(t, &b, "argument", tool.InputSchema)

@@ -22,9 +22,9 @@ type jobFields struct {
 	DurationSeconds *float64 `json:"duration_seconds,omitempty"`
 }
 
-// leaseBeside is the lease's standing in an answer about a job or files. Most of it is
-// left out of the schemas, which leave room for it: every word there is paid for
-// with every request, and these names are known from other tools.
+// leaseBeside is the lease's standing in an answer about a job. What every answer
+// about a lease has is not told again in the schemas of these: they are sent to
+// the model with every request.
 type leaseBeside struct {
 	LeaseID     lease.ID      `json:"lease_id"`
 	LeaseState  string        `json:"lease_state"`
