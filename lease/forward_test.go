@@ -65,7 +65,7 @@ func TestForwardInUseKeepsALeaseFromBeingIdle(t *testing.T) {
 	require.Contains(t, answer, "404")
 	require.Equal(t, 1, k.m.Forwards(l.ID)[0].Open)
 
-	k.alive(l.ID, 70*time.Minute) // a connection is open, though nothing passes
+	k.alive(l.ID, 40*time.Minute) // a connection is open, though nothing passes
 	require.NoError(t, c.Close())
 	got := k.untilIdle(l.ID)
 	require.Equal(t, lease.Idle, got.Reason, "an open forward that nobody uses keeps nothing alive")

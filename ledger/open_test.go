@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -289,7 +290,7 @@ func TestMigrationFromVersion1(t *testing.T) {
 	require.Equal(t, 1_300_001, int(u.Principal.Lifetime))
 }
 
-// Version 3 is version 4 without two columns.
+// Version 3 is version 4 without the columns that came with that.
 func TestMigrationFromVersion3(t *testing.T) {
 	onBoth(t, func(t *testing.T, b backend) {
 		address, l := closedOn(t, b)
@@ -297,7 +298,14 @@ func TestMigrationFromVersion3(t *testing.T) {
 		if b.name == onPostgres.name {
 			mark = "UPDATE meta SET value = '3' WHERE key = 'schema_version'"
 		}
-		b.raw(t, address, "ALTER TABLE leases DROP COLUMN next_host_key; ALTER TABLE leases DROP COLUMN host_key_from; "+mark)
+		script, err := os.ReadFile("migrations/4.sql")
+		require.NoError(t, err)
+		added := regexp.MustCompile(`ADD COLUMN (\w+)`).FindAllStringSubmatch(string(script), -1)
+		require.NotEmpty(t, added)
+		for _, column := range added {
+			b.raw(t, address, "ALTER TABLE leases DROP COLUMN "+column[1])
+		}
+		b.raw(t, address, mark)
 		db := open(t, address)
 		got, err := db.Get(t.Context(), l.ID)
 		require.NoError(t, err)
