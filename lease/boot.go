@@ -68,14 +68,15 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 // finishBoot makes a lease ready whose machine is. Where it is to be tried again, it
 // names the phase; l is the row as it is then.
 func (m *Manager) finishBoot(ctx context.Context, l *Lease, h remote.Health, unrotated *int) (phase string, err error) {
-	own, err := m.ownHostKey(ctx, l)
-	if err != nil && !errors.Is(err, ErrConflict) {
-		if *unrotated++; *unrotated < rotateTries {
-			m.log.Info("not ready", "lease", l.ID, "err", err)
+	own := *l
+	if *unrotated < rotateTries {
+		if own, err = m.ownHostKey(ctx, l); err != nil && !errors.Is(err, ErrConflict) {
+			*unrotated++
+			m.log.Warn("the host key could not be replaced", "lease", l.ID, "try", *unrotated, "err", err)
 			return "replacing the host key", err
 		}
-		m.log.Warn("the machine keeps its first host key", "lease", l.ID, "err", err)
-		own.HostKeyFrom, err = HostKeyGiven, nil
+	} else {
+		own.HostKeyFrom = HostKeyGiven // it is used as it is
 	}
 	if err == nil {
 		err = m.becomeReady(ctx, own, h)

@@ -107,7 +107,11 @@ func TestMachineThatKeepsItsFirstHostKey(t *testing.T) {
 			l := k.untilState(given.ID, lease.Ready)
 			require.Equal(t, given.HostKey, l.HostKey)
 			require.Equal(t, lease.HostKeyGiven, l.HostKeyFrom)
-			require.Equal(t, tc.tries, tries)
+			if tc.tries == 1 {
+				require.Positive(t, tries) // the row may be written by somebody else meanwhile
+			} else {
+				require.Equal(t, tc.tries, tries)
+			}
 			if tc.recorded {
 				require.Equal(t, textOf(pair.Public), l.NextHostKey, "the machine may have taken it")
 			} else {
