@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ const sickTries = 5
 // awaitReady looks at the machine until it is ready. The boot allowance is not
 // its business: the reconciler stops the lease, and the loop sees that.
 func (m *Manager) awaitReady(ctx context.Context, id ID) error {
-	sick, computes := 0, ""
+	sick, unrotated, computes := 0, 0, ""
 	for {
 		l, err := m.Store.Get(ctx, id)
 		if err != nil {
@@ -44,17 +45,15 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 				return err
 			}
 		default:
-			err := m.becomeReady(ctx, l, health, computes)
-			if err == nil {
+			phase, err = m.finishBoot(ctx, &l, health, computes, &unrotated)
+			switch {
+			case err == nil:
 				return nil
-			}
-			if errors.Is(err, ErrConflict) {
+			case errors.Is(err, ErrConflict):
 				continue // somebody wrote the row meanwhile; look again
-			}
-			if !errors.Is(err, errUnsure) {
+			case phase == "":
 				return err
 			}
-			phase = l.Detail
 		}
 		if l.Detail != phase {
 			l.Detail = phase
@@ -68,6 +67,28 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 		case <-time.After(m.Timing.SSHRetry):
 		}
 	}
+}
+
+// finishBoot makes a lease ready whose machine is. Where it is to be tried again, it
+// names the phase; l is the row as it is then.
+func (m *Manager) finishBoot(ctx context.Context, l *Lease, h remote.Health, computes string, unrotated *int) (phase string, err error) {
+	own := *l
+	if *unrotated < rotateTries {
+		if own, err = m.ownHostKey(ctx, l); err != nil && !errors.Is(err, ErrConflict) {
+			*unrotated++
+			m.log.Warn("the host key could not be replaced", "lease", l.ID, "try", *unrotated, "err", err)
+			return "replacing the host key", err
+		}
+	} else {
+		own.HostKeyFrom = HostKeyGiven // it is used as it is
+	}
+	if err == nil {
+		err = m.becomeReady(ctx, own, h, computes)
+	}
+	if errors.Is(err, errUnsure) {
+		phase = cmp.Or(l.Detail, "asking what time it is")
+	}
+	return phase, err
 }
 
 // look tries each step of readiness in order and says at which one the machine

@@ -50,6 +50,8 @@ type Machine interface {
 	ProbeCUDA(ctx context.Context, t remote.Target, gpus int) (remote.CUDA, error)
 	// Run starts a job at most once, waits for its end, and shows the head and tail of what it wrote.
 	Run(ctx context.Context, t remote.Target, jobID string, c remote.Command, wait time.Duration, head, tail int) (j remote.Job, stdout, stderr remote.Excerpt, err error)
+	// RotateHostKey has the machine take a host key of its own, which record is told before.
+	RotateHostKey(ctx context.Context, t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error)
 	Job(ctx context.Context, t remote.Target, jobID string, wait time.Duration) (remote.Job, error)
 	Jobs(ctx context.Context, t remote.Target) ([]remote.Job, error)
 	Output(ctx context.Context, t remote.Target, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
@@ -63,6 +65,9 @@ type Machine interface {
 	Samples(ctx context.Context, t remote.Target, window time.Duration) (remote.Samples, error)
 	Fetch(ctx context.Context, t remote.Target, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
 	Push(ctx context.Context, t remote.Target, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	// Forward opens a port on 127.0.0.1; Forwards lists those to a machine that are open.
+	Forward(ctx context.Context, t remote.Target, localPort int, remoteAddr string) (*remote.Forward, error)
+	Forwards(key string) []*remote.Forward
 	Forget(key string)
 }
 

@@ -42,7 +42,7 @@ func (r *reconciler) task(kind string, id ID, do func(context.Context, ID) error
 	go func() {
 		defer r.working.Done()
 		err := do(r.workCtx, id)
-		if kind != "sample" {
+		if kind != "sample" && kind != "forwards" { // these change no lease
 			m.nudge()
 		}
 		select { // whatever came of it, the same is not tried again at once

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
@@ -43,6 +45,7 @@ type machine struct {
 	cuda      remote.CUDA
 	probed    int // how often the GPUs were made to compute
 	wrongKey  bool
+	shown     ssh.PublicKey // its host key, where that matters
 	cloudInit string
 	activity  remote.Activity
 	looks     int  // how often it was asked what it is doing
@@ -52,12 +55,15 @@ type machine struct {
 	run       func(id string, c remote.Command) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
+	pool      *remote.Pool // forwards ports, to the machine of far
+	far       remote.Target
+	rotate    func(t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error)
 }
 
 func (m *machine) Check(_ context.Context, t remote.Target) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.wrongKey {
+	if m.wrongKey || m.shown != nil && !m.shows(t) {
 		return fmt.Errorf("dial %s: %w", t.Addr, remote.ErrHostKey)
 	}
 	for _, i := range m.sim.Running() {
@@ -185,6 +191,38 @@ func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.D
 
 func (m *machine) Push(context.Context, remote.Target, string, string, remote.PushOptions) (remote.PushSummary, error) {
 	return remote.PushSummary{}, errNoWork
+}
+
+func (m *machine) Forward(ctx context.Context, t remote.Target, local int, addr string) (*remote.Forward, error) {
+	if m.pool == nil {
+		return nil, errNoWork
+	}
+	far := m.far
+	far.Key = t.Key
+	return m.pool.Forward(ctx, far, local, addr)
+}
+
+func (m *machine) Forwards(key string) []*remote.Forward {
+	if m.pool == nil {
+		return nil
+	}
+	return m.pool.Forwards(key)
+}
+
+func (m *machine) shows(t remote.Target) bool {
+	for _, key := range []ssh.PublicKey{t.HostKey, t.NextHostKey} {
+		if key != nil && bytes.Equal(key.Marshal(), m.shown.Marshal()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) RotateHostKey(_ context.Context, t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error) {
+	if m.rotate == nil {
+		return nil, remote.ErrUnsupported
+	}
+	return m.rotate(t, record)
 }
 
 // idleNow is a machine with one GPU that does nothing, and has done nothing yet.

@@ -126,6 +126,9 @@ type Lease struct {
 	Addr       string // IPv4 address, "" until known
 	HostKey    string // pinned host key, authorized_keys form
 
+	NextHostKey string // is right too: the machine may have taken it since it was written here; "" for none
+	HostKeyFrom string // where the pinned key is from: HostKeyGiven or HostKeyMade; "" until the machine is ready
+
 	CreatedAt    time.Time // when it was asked for
 	DecideBy     time.Time // awaiting approval: when the request expires
 	ApprovedAt   time.Time // when a person said yes
@@ -149,6 +152,15 @@ type Lease struct {
 	GoneAt       time.Time     // when the cloud first showed it gone
 	EndedAt      time.Time
 }
+
+// Where a host key is from.
+const (
+	// HostKeyGiven was made here and given by user_data, which every process on the
+	// machine can read; it could not be replaced there.
+	HostKeyGiven = "user_data"
+	// HostKeyMade was made on the machine and has never left it.
+	HostKeyMade = "machine"
+)
 
 // CostAt is what the lease has cost at the given time, rounded up to whole
 // minutes: from the earliest sign of billing to its confirmed end, so never

@@ -94,6 +94,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 	}
 	r.known = leases
 	r.tryAgain(ctx, leases)
+	r.tendForwards(ctx, leases)
 	if len(leases) == 0 {
 		return r.sweepWhenDue(ctx)
 	}

@@ -116,7 +116,7 @@ func (m *Manager) sayFarewell(ctx context.Context, l Lease) string {
 		return said
 	}
 	m.Crash("jobs-ended")
-	sum, err := m.Machine.Fetch(ctx, t, l.resultPaths(), l.ResultsDir, remote.FetchOptions{Unlinked: true})
+	sum, err := m.Machine.Fetch(ctx, t, l.resultPaths(), l.ResultsDir, remote.FetchOptions{Unlinked: true, Manifest: ManifestName})
 	said += fmt.Sprintf("; %d result files (%d bytes) are in %s", len(sum.Files), sum.Bytes, l.ResultsDir)
 	if len(sum.Missing) > 0 {
 		said += "; not there: " + strings.Join(sum.Missing, ", ")

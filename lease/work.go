@@ -242,10 +242,45 @@ func (m *Manager) Push(ctx context.Context, id ID, src, dst string, o remote.Pus
 	return s, l, nil
 }
 
+// Fetch brings files and directories of the machine into the local directory dst.
+// The caller has checked that dst lies within the allowed roots; that no link leads
+// to it is seen to here. What had come before an error is in the summary.
+func (m *Manager) Fetch(ctx context.Context, id ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, Lease, error) {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return remote.FetchSummary{}, l, err
+	}
+	o.Unlinked = true
+	var s remote.FetchSummary
+	err = m.inUseWhile(ctx, id, func() (err error) {
+		s, err = m.Machine.Fetch(ctx, t, paths, dst, o)
+		return err
+	})
+	if err != nil {
+		e := m.machineError("bring the files home", l, err)
+		if errors.Is(err, remote.ErrTooLarge) {
+			e.Next = "name fewer files, or allow more with max_bytes"
+		}
+		return s, l, e
+	}
+	return s, l, nil
+}
+
+// Visit calls do with the target of a ready lease's machine, for a person who works
+// there by hand. The lease counts as used until do returns.
+func (m *Manager) Visit(ctx context.Context, id ID, do func(Lease, remote.Target) error) error {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return err
+	}
+	return m.inUseWhile(ctx, id, func() error { return do(l, t) })
+}
+
 // machineError puts an error of the machine into the words and codes of this
 // package.
 func (m *Manager) machineError(op string, l Lease, err error) *Error {
 	e := &Error{Code: CodeInternal, Message: op + ": it did not work", Why: err.Error(), LeaseID: l.ID, Err: err}
+	var mass *remote.MassDeletionError
 	switch {
 	case errors.Is(err, remote.ErrJobNotFound):
 		e.Code, e.Message, e.Next = CodeJobNotFound, op+": the machine does not know this job", "get_lease lists the jobs of the lease"
@@ -256,6 +291,9 @@ func (m *Manager) machineError(op string, l Lease, err error) *Error {
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": that directory is not there on the machine", "make it with run_command, or send it with sync_files, and call again"
 	case errors.Is(err, remote.ErrConflict):
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": something else is in the way on the machine, and it was not replaced", "move it away with run_command, or choose another remote_dir"
+	case errors.As(err, &mass):
+		e.Code, e.Message = CodeInvalidInput, fmt.Sprintf("%s: it would delete %d of the %d files that were sent there before, and at most %d may go at once; nothing was sent or deleted", op, mass.Gone, mass.Known, mass.Most)
+		e.Next = fmt.Sprintf("see that local_dir and remote_dir are the right ones; if the deletion is meant, call again with max_delete %d", mass.Gone)
 	case errors.Is(err, remote.ErrTooLarge):
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": it is too large", "leave files out with .gitignore or .gpuleaseignore and call again"
 	case errors.Is(err, remote.ErrNotEnded):

@@ -83,6 +83,8 @@ func columns(l *lease.Lease) []column {
 		{"instance_id", &l.InstanceID},
 		{"addr", &l.Addr},
 		{"host_key", &l.HostKey},
+		{"next_host_key", &l.NextHostKey},
+		{"host_key_from", &l.HostKeyFrom},
 		{"created_at", millis{&l.CreatedAt}},
 		{"decide_by", millis{&l.DecideBy}},
 		{"approved_at", millis{&l.ApprovedAt}},

@@ -61,6 +61,9 @@ type desk struct {
 	search func(s remote.Stream, what remote.Search) (remote.Found, error)
 	cancel func(grace time.Duration) (remote.Job, error)
 	push   func(ctx context.Context, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	fetch  func(ctx context.Context, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
+	open   func(localPort, remotePort int) (lease.Forward, error)
+	ports  []lease.Forward
 	waits  []time.Duration
 	calls  []string // names of the calls that ran commands
 }
@@ -182,6 +185,24 @@ func (d *desk) Push(ctx context.Context, _ lease.ID, src, dst string, o remote.P
 	s, err := d.push(ctx, src, dst, o)
 	return s, d.row, err
 }
+
+func (d *desk) Fetch(ctx context.Context, _ lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error) {
+	s, err := d.fetch(ctx, paths, dst, o)
+	return s, d.row, err
+}
+
+func (d *desk) Forward(_ context.Context, _ lease.ID, localPort, remotePort int) (lease.Forward, lease.Lease, error) {
+	f, err := d.open(localPort, remotePort)
+	return f, d.row, err
+}
+
+func (d *desk) CloseForward(context.Context, lease.ID, int) ([]lease.Forward, lease.Lease, error) {
+	closed := d.ports
+	d.ports = nil
+	return closed, d.row, nil
+}
+
+func (d *desk) Forwards(lease.ID) []lease.Forward { return d.ports }
 
 // excerptOf is a stream as the machine would cut it.
 func excerptOf(all string, head, tail int) remote.Excerpt {

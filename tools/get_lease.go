@@ -28,6 +28,7 @@ type getOut struct {
 	Jobs      []jobSummary `json:"jobs,omitempty" jsonschema_description:"Newest first."`
 	GPUUse    string       `json:"gpu_use,omitempty"`
 	Machine   *machineNow  `json:"machine,omitempty" jsonschema:"-"`
+	Forwards  []string     `json:"forwards,omitempty"`
 	advice
 }
 
@@ -79,6 +80,7 @@ func getLease(l interface {
 		}
 		if got.State == lease.Ready {
 			out.lookAtMachine(ctx, l, got.ID, hidden)
+			out.Forwards = forwardLines(l.Forwards(got.ID))
 		}
 		return out, nil
 	})
@@ -161,6 +163,9 @@ func (o getOut) Text() string {
 	}
 	if o.GPUUse != "" {
 		b.WriteString("\n" + o.GPUUse)
+	}
+	for _, f := range o.Forwards {
+		fmt.Fprintf(&b, "\nforward %s", f)
 	}
 	if o.Rescue != "" {
 		fmt.Fprintf(&b, "\nbefore the end: %s", flat(o.Rescue))

@@ -313,9 +313,10 @@ func TestSyncFiles(t *testing.T) {
 	}
 	d := &desk{row: ready(), push: func(_ context.Context, _, _ string, o remote.PushOptions) (remote.PushSummary, error) {
 		require.True(t, o.Delete)
+		require.Equal(t, 5, o.MaxDelete)
 		return remote.PushSummary{Files: 40, Sent: 3, SentBytes: 1234, Deleted: 2, Skipped: skipped}, nil
 	}}
-	r, err := use(t, tools.Deps{Leases: d, Roots: []string{t.TempDir()}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":".","remote_dir":"p","delete":true}`)
+	r, err := use(t, tools.Deps{Leases: d, Roots: []string{t.TempDir()}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":".","remote_dir":"p","delete":true,"max_delete":5}`)
 	require.NoError(t, err)
 	got := fields(t, r)
 	require.Equal(t, []any{true, "p", 40.0, 3.0, 1234.0, 2.0}, []any{got["complete"], got["remote_dir"], got["files"], got["files_sent"], got["bytes_sent"], got["files_deleted"]})
@@ -325,24 +326,29 @@ func TestSyncFiles(t *testing.T) {
 	require.Equal(t, "3 files (1234 bytes) sent to p, 2 deleted there\nwarning: 25 files not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
 }
 
-// A directory that takes longer than a call is sent in several.
+// A directory that takes longer than a call is sent in several. What counts is what
+// stays on the machine: whole archives of small files, and parts of large ones.
 func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 	for name, tc := range map[string]struct {
-		files int
-		code  string
+		placed int
+		notes  [][2]int // files and bytes
+		warn   string
+		code   string
 	}{
-		"some files went out": {files: 7},
-		"none did":            {files: 0, code: "ssh_unreachable"},
+		"some files are in place":   {placed: 7, notes: [][2]int{{7, 700}}},
+		"a large one is under way":  {notes: [][2]int{{0, 8 << 20}, {0, 16 << 20}}, warn: "16777216 bytes of parts"},
+		"an archive is not through": {notes: [][2]int{{1, 100}, {2, 200}}, code: "ssh_unreachable"},
+		"nothing went out":          {code: "ssh_unreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				d := &desk{row: ready(), push: func(ctx context.Context, _, _ string, o remote.PushOptions) (remote.PushSummary, error) {
-					if tc.files > 0 {
-						o.Progress(tc.files, 700)
+					for _, n := range tc.notes {
+						o.Progress(n[0], int64(n[1]))
 					}
 					<-ctx.Done()
-					return remote.PushSummary{}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: ctx.Err()}
+					return remote.PushSummary{Files: 40, Sent: tc.placed}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: ctx.Err()}
 				}}
 				ctx, cancel := context.WithTimeout(t.Context(), 44*time.Second)
 				defer cancel()
@@ -354,9 +360,10 @@ func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 				require.NoError(t, err)
 				got := fields(t, r)
 				require.Equal(t, false, got["complete"])
-				require.Equal(t, 7.0, got["files_sent"])
+				require.Equal(t, float64(tc.placed), got["files_sent"])
 				require.Equal(t, "sync_files with the same arguments: it goes on with what is missing", got["next"])
 				require.Contains(t, r.Text, "NOT YET ALL")
+				require.Contains(t, r.Text, tc.warn)
 			})
 		})
 	}

@@ -24,6 +24,7 @@ import (
 type app struct {
 	manager *lease.Manager
 	account *account
+	pool    *remote.Pool
 	store   lease.Store
 	broken  error // why the ledger cannot be used, if it cannot
 	guard   string
@@ -105,6 +106,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		return lambda.New(key, opts...)
 	}}
 	pool := remote.NewPool(remote.Config{Logger: log})
+	a.pool = pool
 	a.closers = append(a.closers, pool.Close)
 	host := newHosting(s.stateDir)
 	a.closers = append(a.closers, host.close)

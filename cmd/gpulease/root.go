@@ -31,7 +31,7 @@ simulated cloud, without an account.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return seeHelp(c, err) })
 	s.flags(root.PersistentFlags())
 	root.AddCommand(
-		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newExtend(s),
+		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newExtend(s), newSSH(s),
 		newApprove(s), newDeny(s), newFreeze(s), newUnfreeze(s), newSpend(s), newAudit(s), newKeeper(s), newReap(s), newInstall(s), newUninstall(s), newPolicy(s), newToken(s), newVersion(),
 	)
 	refuseUnknown(root)
