@@ -235,6 +235,9 @@ func TestRefusalsThatNameWhatStandsInTheWay(t *testing.T) {
 	var refused *lease.Error
 	require.ErrorAs(t, err, &refused)
 	require.Contains(t, refused.Next, "stop_lease for one that is not needed any more: "+string(l.ID))
+	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour, Principal: "other"})
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Next, "call again when a lease of another principal has ended", "it has none to stop, and asking for less does not help")
 	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: 2 * time.Hour, IdempotencyKey: "once"})
 	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
 	require.ErrorContains(t, err, `TTL was "1h0m0s" and is "2h0m0s"`)
