@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -222,6 +223,16 @@ func TestCapHoldsForManyAtOnce(t *testing.T) {
 	require.Equal(t, 3, allowed, "all that fits is given, and nothing more")
 	require.Equal(t, 3, k.sim.LaunchCount())
 	require.LessOrEqual(t, k.usage().Day, k.policy.p.Caps.PerDay)
+}
+
+// An agent is not told to change what bounds it.
+func TestBrokenPolicyIsForAPersonToMend(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.err = errors.New("policy.yaml:3:3: unknown key") })
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour})
+	var refused *lease.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "a person has to mend the policy file at the place named; running leases go on", refused.Next)
 }
 
 // A request that is refused for the number of leases says which of them could go, and an
