@@ -323,6 +323,7 @@ func TestStopLease(t *testing.T) {
 	require.Equal(t, `stop_lease with lease_id "abcdefghijkl" again until its state is ended`, got["next"])
 	require.Contains(t, text, "STOP NOT CONFIRMED, money is still being spent: ")
 	require.Contains(t, text, "\nwarning: stop not confirmed yet\n")
+	require.NotContains(t, text, "min left", "it looked as if the machine were still of use")
 
 	d.waits = nil
 	answer(t, d, "stop_lease", `{"lease_id":"abcdefghijkl","wait_seconds":0}`)
