@@ -82,7 +82,7 @@ func invalid(next, format string, args ...any) *Error {
 func ledgerError(op string, err error) *Error {
 	switch {
 	case errors.Is(err, ErrFrozen):
-		return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched", Why: err.Error(), Next: "a person has to run: gpulease unfreeze", Err: err}
+		return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched or extended", Why: err.Error(), Next: "a person has to run: gpulease unfreeze", Err: err}
 	case errors.Is(err, ErrClock):
 		return &Error{
 			Code: CodeLedgerUnavailable, Message: op + ": the time is behind what the ledger holds, so nothing was reserved", Why: err.Error(),
@@ -107,5 +107,5 @@ func frozenError(f Freeze) *Error {
 	if f.Why != "" {
 		why += ": " + f.Why
 	}
-	return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched", Why: why, Next: "a person has to run: gpulease unfreeze", Err: ErrFrozen}
+	return &Error{Code: CodeFrozen, Message: "launches and extensions are frozen; nothing was launched or extended", Why: why, Next: "a person has to run: gpulease unfreeze", Err: ErrFrozen}
 }

@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,16 @@ func TestCapHoldsForManyAtOnce(t *testing.T) {
 	require.LessOrEqual(t, k.usage().Day, k.policy.p.Caps.PerDay)
 }
 
+// An agent is not told to change what bounds it.
+func TestBrokenPolicyIsForAPersonToMend(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.err = errors.New("policy.yaml:3:3: unknown key") })
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour})
+	var refused *lease.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "a person has to mend the policy file at the place named; running leases go on", refused.Next)
+}
+
 // A request that is refused for the number of leases says which of them could go, and an
 // idempotency key that was used before says for what else.
 func TestRefusalsThatNameWhatStandsInTheWay(t *testing.T) {
@@ -235,6 +246,9 @@ func TestRefusalsThatNameWhatStandsInTheWay(t *testing.T) {
 	var refused *lease.Error
 	require.ErrorAs(t, err, &refused)
 	require.Contains(t, refused.Next, "stop_lease for one that is not needed any more: "+string(l.ID))
+	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour, Principal: "other"})
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Next, "call again when a lease of another principal has ended", "it has none to stop, and asking for less does not help")
 	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: 2 * time.Hour, IdempotencyKey: "once"})
 	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
 	require.ErrorContains(t, err, `TTL was "1h0m0s" and is "2h0m0s"`)

@@ -226,8 +226,8 @@ func (m *Manager) policyNow() (*policy.Policy, error) {
 	p, err := m.Policy.Current()
 	if err != nil {
 		return nil, &Error{
-			Code: CodePolicyDenied, Message: "the policy file cannot be used, so nothing is launched", Why: err.Error(),
-			Next: "mend the policy file at the place named; running leases are not affected", Err: err,
+			Code: CodePolicyDenied, Message: "the policy file cannot be used, so nothing is launched or extended", Why: err.Error(),
+			Next: "a person has to mend the policy file at the place named; running leases go on", Err: err,
 		}
 	}
 	return p, nil

@@ -235,12 +235,20 @@ func (m *Manager) denied(ctx context.Context, d policy.Decision, principal strin
 		return e
 	}
 	var held []string
+	others := false
 	for _, l := range live {
-		if l.Principal == principal && l.Counts() && len(held) < 5 {
+		switch {
+		case !l.Counts():
+		case l.Principal != principal:
+			others = true
+		case len(held) < 5:
 			held = append(held, fmt.Sprintf("%s (%s, %s)", l.ID, l.Type, l.State))
 		}
 	}
-	if len(held) > 0 {
+	switch {
+	case len(held) == 0 && others && d.Nearest == nil:
+		e.Next = "call again when a lease of another principal has ended, or have the policy changed by its owner"
+	case len(held) > 0:
 		e.Next = "stop_lease for one that is not needed any more: " + strings.Join(held, ", ")
 	}
 	return e

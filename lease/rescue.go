@@ -43,6 +43,9 @@ func (l Lease) wantsRescue() bool {
 	return l.State == Stopping && !l.ReadyAt.IsZero() && l.RescuedAt.IsZero() && (l.Results != "" || l.Reason == Deadline)
 }
 
+// resultsFirst is why a stop that was asked for has not reached the cloud yet.
+const resultsFirst = "; its results are brought home first"
+
 // rescueTime is how long the end may wait for that.
 func (m *Manager) rescueTime(l Lease) time.Duration {
 	if l.Results != "" {
@@ -87,6 +90,9 @@ func (m *Manager) rescue(ctx context.Context, id ID) error {
 	for {
 		l = m.withUse(l)
 		l.RescuedAt, l.Rescue = m.now(), said
+		if before, first := strings.CutSuffix(l.Detail, resultsFirst); first {
+			l.Detail = before + "; the end of the machine is being asked for"
+		}
 		_, err := m.Store.Update(ctx, l, "before the end: "+said)
 		if err == nil {
 			m.Crash("rescue-noted")

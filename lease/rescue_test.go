@@ -62,6 +62,31 @@ func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// A stop that the cloud does not take is not put down to results that are home already.
+func TestDetailOfAStopWhoseResultsAreHome(t *testing.T) {
+	t.Parallel()
+	noted := make(chan string, 1)
+	k := newKit(t, lambdatest.Config{}, func(k *kit) {
+		k.crash = func(point string) {
+			if point != "rescue-noted" {
+				return
+			}
+			live, err := k.db.Live(context.Background())
+			if err == nil && len(live) == 1 {
+				noted <- live[0].Detail
+			}
+		}
+	})
+	k.machine.fetch = k.brings("model.pt")
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour, Results: []string{"model.pt"}, ResultsDir: t.TempDir()})
+	k.untilState(l.ID, lease.Ready)
+	stopped, err := k.m.Stop(t.Context(), l.ID)
+	require.NoError(t, err)
+	require.Equal(t, "stop was asked for; its results are brought home first", stopped.Detail)
+	k.settled(k.untilState(l.ID, lease.Ended))
+	require.Equal(t, "stop was asked for; the end of the machine is being asked for", <-noted)
+}
+
 // A path that the machine would refuse at the end would take the others with it,
 // so it is refused at the launch.
 func TestResultsThatCannotComeAreRefusedAtOnce(t *testing.T) {

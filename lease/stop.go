@@ -64,7 +64,7 @@ func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, 
 		l = m.withUse(l)
 		l.State, l.Reason, l.Detail, l.StopAt = Stopping, why, detail, m.now()
 		if l.wantsRescue() && l.Results != "" {
-			l.Detail += "; its results are brought home first"
+			l.Detail += resultsFirst
 		}
 		m.Crash("stopping")
 		stopped, err := m.Store.Update(ctx, l, detail)

@@ -43,7 +43,7 @@ func (m *Manager) usable(ctx context.Context, id ID) (Lease, remote.Target, erro
 	case Ended:
 		return l, remote.Target{}, &Error{
 			Code: CodeLeaseEnded, Message: fmt.Sprintf("lease %s has ended (%s)", l.ID, l.Reason), Why: l.Detail, LeaseID: l.ID,
-			Next: "launch_lease for a new machine",
+			Next: "get_lease says what came home before the end; launch_lease for a new machine",
 		}
 	case Stopping:
 		return l, remote.Target{}, &Error{

@@ -34,7 +34,8 @@ func TestListCapacity(t *testing.T) {
 		"all":           {`{"include_unavailable":true}`, []any{"cpu_4x", "gpu_1x_a10", "gpu_8x_h100", "gpu_1x_h100"}, `launch_lease with type "gpu_1x_a10" (dry_run: true quotes without launching)`},
 		"by memory":     {`{"min_vram_gib":48}`, []any{"gpu_8x_h100"}, "none of these can be launched now: see rule and regions; ask a person to change the policy, or try again in a few minutes"},
 		"by region":     {`{"region":"us-west-1"}`, []any{"gpu_1x_a10", "gpu_8x_h100"}, `launch_lease with type "gpu_1x_a10" (dry_run: true quotes without launching)`},
-		"nothing there": {`{"region":"nowhere"}`, nil, "list_capacity with fewer conditions, or again in a few minutes: capacity comes and goes"},
+		"nothing there": {`{"region":"nowhere"}`, nil, `list_capacity without region: nothing is free in a region called "nowhere"; there is capacity in us-east-1, us-west-1`},
+		"too large":     {`{"min_vram_gib":9999,"region":"us-west-1"}`, nil, "list_capacity with fewer conditions, or again in a few minutes: capacity comes and goes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &desk{capacity: offers()}
@@ -60,6 +61,10 @@ func TestListCapacity(t *testing.T) {
 		"gpu_8x_h100 $23.92/h, us-west-1; denied: max_price_per_hour = $10.00 (default)\n"+
 		`next: launch_lease with type "gpu_1x_a10" (dry_run: true quotes without launching)`, text)
 	require.Equal(t, []string{"us-east-1", "us-west-1"}, d.capacity.Offers[1].Regions, "the answer changed what others share")
+
+	d.capacity.Offers[3].LongestTTL = 0
+	_, text = answer(t, d, "list_capacity", `{"include_unavailable":true}`)
+	require.Contains(t, text, "not free now; allowed\n", "of what has no region the longest TTL is not known, and not 0")
 
 	d.capacity.BudgetLeft = policy.Unlimited
 	got, _ = answer(t, d, "list_capacity", `{}`)
@@ -318,6 +323,7 @@ func TestStopLease(t *testing.T) {
 	require.Equal(t, `stop_lease with lease_id "abcdefghijkl" again until its state is ended`, got["next"])
 	require.Contains(t, text, "STOP NOT CONFIRMED, money is still being spent: ")
 	require.Contains(t, text, "\nwarning: stop not confirmed yet\n")
+	require.NotContains(t, text, "min left", "it looked as if the machine were still of use")
 
 	d.waits = nil
 	answer(t, d, "stop_lease", `{"lease_id":"abcdefghijkl","wait_seconds":0}`)

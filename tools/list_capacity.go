@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -75,9 +76,22 @@ func listCapacity(r Reader) Tool {
 			out.Next = "none of these can be launched now: see rule and regions; ask a person to change the policy, or try again in a few minutes"
 		default:
 			out.Next = "list_capacity with fewer conditions, or again in a few minutes: capacity comes and goes"
+			if free := regionsOf(c.Offers); in.Region != "" && len(free) > 0 && !slices.Contains(free, in.Region) {
+				out.Next = fmt.Sprintf("list_capacity without region: nothing is free in a region called %q; there is capacity in %s", in.Region, strings.Join(free, ", "))
+			}
 		}
 		return out, nil
 	})
+}
+
+// regionsOf is where anything is free, sorted.
+func regionsOf(offers []lease.Offer) []string {
+	var all []string
+	for _, o := range offers {
+		all = append(all, o.Regions...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Text lists the offers, one a line.
@@ -94,7 +108,10 @@ func (o capacityOut) Text() string {
 		}
 		verdict := "denied: " + x.Rule
 		if x.Allowed {
-			verdict = fmt.Sprintf("allowed up to %d min", x.LongestTTL)
+			verdict = "allowed"
+			if x.LongestTTL > 0 { // for what is not free there is no region to reckon with
+				verdict += fmt.Sprintf(" up to %d min", x.LongestTTL)
+			}
 			if x.Rule != "" {
 				verdict += "; " + x.Rule
 			}

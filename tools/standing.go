@@ -81,7 +81,7 @@ func (o standing) line() string {
 	default:
 		text += fmt.Sprintf(", %s so far at %s/h", *o.Cost, *o.Price)
 	}
-	if o.MinutesLeft != nil {
+	if o.MinutesLeft != nil && o.State != string(lease.Stopping) { // what is being stopped has no time left, whatever its deadline was
 		text += fmt.Sprintf(", %d min left (%s)", *o.MinutesLeft, o.Deadline)
 	}
 	if o.Detail != "" && o.Detail != o.State {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/remote"
@@ -106,6 +107,9 @@ func (o syncOut) Text() string {
 	}
 	if !o.Complete {
 		text += ", NOT YET ALL"
+	}
+	if len(o.Skipped) > 0 {
+		text += "\nskipped: " + strings.Join(o.Skipped, ", ")
 	}
 	return text + o.lines()
 }

@@ -48,7 +48,7 @@ func (s *settings) approve(c *cobra.Command, a *app, id lease.ID, yes bool, wait
 	ctx := c.Context()
 	l, err := a.manager.Get(ctx, id)
 	if err != nil {
-		return err
+		return withNext(err)
 	}
 	if l.State == lease.AwaitingApproval {
 		if err := a.printRequest(ctx, c.OutOrStdout(), l); err != nil {
@@ -148,7 +148,7 @@ The agent is told, with the reason that you give.`,
 			}
 			return s.decideHere(c, "deny", func(ctx context.Context, a *app) (string, error) {
 				l, err := a.manager.Deny(ctx, id, person(), why)
-				return fmt.Sprintf("%s: %s", id, printable(l.Detail)), err
+				return fmt.Sprintf("%s: %s", id, printable(l.Detail)), withNext(err)
 			})
 		},
 	}

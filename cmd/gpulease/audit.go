@@ -158,7 +158,7 @@ func newAuditShow(s *settings) *cobra.Command {
 
 func showEvents(ctx context.Context, c *cobra.Command, db *ledger.DB, id lease.ID, limit int, asJSON bool) error {
 	if _, err := db.Get(ctx, id); errors.Is(err, lease.ErrNotFound) {
-		return fmt.Errorf("there is no lease %q; gpulease leases --all lists them", id)
+		return noLease(id)
 	} else if err != nil {
 		return err
 	}

@@ -102,7 +102,12 @@ func (k *clients) run(ctx context.Context, named bool) error {
 			failed = append(failed, fmt.Errorf("%s: %w", h.Title, err))
 		}
 	}
-	return errors.Join(failed...)
+	err := errors.Join(failed...)
+	var e *exitError
+	if errors.As(err, &e) {
+		return &exitError{code: e.code, err: err} // else only what is inside it would be shown, without its host and the others
+	}
+	return err
 }
 
 // change installs into one host's file, or uninstalls.

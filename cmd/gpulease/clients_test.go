@@ -81,6 +81,11 @@ func TestInstallIntoSeveralClients(t *testing.T) {
 	said, err := h.client("cursor codex windsurf zed", []string{"LAMBDA_API_KEY_FILE=", "LAMBDA_API_KEY_COMMAND=" + key, "XDG_CONFIG_HOME=" + h.dir + "/.config"}, nil)
 	require.ErrorContains(t, err, "Windsurf: it does not start servers in your project", "the others are done all the same")
 	require.ErrorContains(t, err, "Zed: ")
+	var e *exitError
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, exitUsage, e.code)
+	require.ErrorContains(t, e.err, "Windsurf: it does not start", "what is shown names each host")
+	require.ErrorContains(t, e.err, "Zed: ")
 	require.Contains(t, said, "Cursor: gpulease is now in ~/.cursor/mcp.json\n")
 	cursor := h.read(".cursor/mcp.json")
 	require.Contains(t, cursor, `"${workspaceFolder}"`)

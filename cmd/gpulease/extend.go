@@ -43,7 +43,7 @@ No extension goes beyond the hard stop that is in the machine's name. Without a 
 func (a *app) extend(c *cobra.Command, id lease.ID, more time.Duration, yes bool) error {
 	l, err := a.manager.Get(c.Context(), id)
 	if err != nil {
-		return err
+		return withNext(err)
 	}
 	if l.State == lease.Ready || l.State == lease.Booting {
 		_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %s in %s at %s/h, until %s; %s more cost up to %s\n",
@@ -63,11 +63,19 @@ func (a *app) extend(c *cobra.Command, id lease.ID, more time.Duration, yes bool
 	return err
 }
 
+// noLease is for people what list_leases is for agents.
+func noLease(id lease.ID) error {
+	return fmt.Errorf("there is no lease %q; gpulease leases --all lists them", id)
+}
+
 // withNext adds the next step to an error of package lease, for people.
 func withNext(err error) error {
 	var e *lease.Error
 	if !errors.As(err, &e) || e.Next == "" {
 		return err
+	}
+	if e.Code == lease.CodeLeaseNotFound {
+		return noLease(e.LeaseID)
 	}
 	return fmt.Errorf("%w\nnext: %s", err, e.Next)
 }

@@ -179,7 +179,7 @@ func stopAll(ctx context.Context, w io.Writer, m *lease.Manager, ids []lease.ID,
 	for _, id := range ids {
 		switch _, err := m.Stop(ctx, id); {
 		case lease.CodeOf(err) == lease.CodeLeaseNotFound:
-			errs = append(errs, fmt.Errorf("there is no lease %q; gpulease leases --all lists them", id))
+			errs = append(errs, noLease(id))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("stop lease %s: %w", id, err))
 		default:
@@ -210,8 +210,11 @@ func stopAll(ctx context.Context, w io.Writer, m *lease.Manager, ids []lease.ID,
 }
 
 func unconfirmed(l lease.Lease) error {
-	return fmt.Errorf("lease %s: STOP NOT CONFIRMED, %s/h are still being spent (%s)", l.ID, l.Price, printable(strings.TrimPrefix(l.Detail, "STOP NOT CONFIRMED, ")))
+	return fmt.Errorf("lease %s: STOP NOT CONFIRMED, %s/h are still being spent (%s)", l.ID, l.Price, printable(unprefixed(l.Detail)))
 }
+
+// unprefixed is a detail without the words that the line around it says already.
+func unprefixed(detail string) string { return strings.TrimPrefix(detail, "STOP NOT CONFIRMED, ") }
 
 // quiet keeps the log out of what a person reads, who is told everything anyway,
 // unless they have asked for it.

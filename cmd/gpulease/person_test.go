@@ -52,7 +52,11 @@ func TestWhatAPersonApprovesIsLaunched(t *testing.T) {
 	require.Contains(t, out, "there is no terminal to ask one: give --yes", "an agent with a shell does not approve by accident")
 	require.Contains(t, out, `tests\x1b[2J`)
 	require.Zero(t, w.sim.LaunchCount())
-	require.Contains(t, w.says(1, "approve", "aaaaaaaaaaaa", "--yes"), "there is no lease")
+	for _, command := range [][]string{{"approve", "--yes"}, {"deny"}, {"extend", "--minutes", "5", "--yes"}, {"ssh"}} {
+		out = w.says(1, append(command, "aaaaaaaaaaaa")...)
+		require.Contains(t, out, `there is no lease "aaaaaaaaaaaa"; gpulease leases --all lists them`, command)
+		require.NotContains(t, out, "list_leases", "that is for agents")
+	}
 
 	out = w.says(0, "approve", a.Lease, "--yes", "--wait", "1m")
 	require.Contains(t, out, testType+" in us-east-1, $1.29/h")

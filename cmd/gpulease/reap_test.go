@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/ledger"
+	"github.com/gpulease/gpulease/policy"
 )
 
 // keySigner signs names with the world's API key.
@@ -159,4 +161,12 @@ func TestAdoptionAsksWhichLedgerWasLost(t *testing.T) {
 	require.Contains(t, out, "there is more than one ledger to adopt from")
 	require.Contains(t, out, "--from-ledger wxya or --from-ledger wxyz")
 	require.Contains(t, w.says(0, "leases"), "no leases")
+}
+
+func TestReapSaysNotConfirmedOnce(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	l := lease.Lease{ID: "aaaaaaaaaaaa", Price: policy.Dollar, Detail: "STOP NOT CONFIRMED, still billing: terminate: 500"}
+	require.NoError(t, reaping{Due: []lease.Lease{l}}.print(&b))
+	require.Contains(t, b.String(), "aaaaaaaaaaaa: STOP NOT CONFIRMED, $1.00/h are still being spent (still billing: terminate: 500)\n")
 }

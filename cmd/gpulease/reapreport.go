@@ -26,7 +26,7 @@ func (r reaping) print(w io.Writer) error {
 		}
 	}
 	for _, l := range r.Due {
-		fmt.Fprintf(&b, "%s: STOP NOT CONFIRMED, %s/h are still being spent (%s)\n", l.ID, l.Price, printable(l.Detail))
+		fmt.Fprintf(&b, "%s: STOP NOT CONFIRMED, %s/h are still being spent (%s)\n", l.ID, l.Price, printable(unprefixed(l.Detail)))
 	}
 	for _, x := range r.Ended {
 		fmt.Fprintf(&b, "ended: %s\n", machineLine(x))

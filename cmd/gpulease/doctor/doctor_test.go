@@ -112,6 +112,11 @@ func TestOneFailureOfEachClass(t *testing.T) {
 			c.ledger(c.liveLease())
 			c.keeper = true
 		}},
+		{"as many leases as may be", doctor.Policy, "budget", "there are 1 (set in: ", lambdatest.Config{}, func(_ *testing.T, c *clinic) {
+			c.policy("max_leases: 1\n")
+			c.ledger(c.liveLease())
+			c.keeper = true
+		}},
 		{"nothing is free", doctor.Capacity, "capacity", "none of the", lambdatest.Config{}, func(t *testing.T, c *clinic) {
 			c.policy("types: {allow: [gpu_8x_h100_sxm5]}\nmax_price_per_hour: 100\n")
 			require.NoError(t, c.sim.SetCapacity("gpu_8x_h100_sxm5", "us-south-2", 0))

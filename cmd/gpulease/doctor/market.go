@@ -209,6 +209,16 @@ func (x *examination) budget(ctx context.Context, f free) {
 		if len(x.live) > 0 {
 			mend = "gpulease leases, and stop what is not needed"
 		}
-		x.fail("budget", Policy, mend, "%s would be refused now: %s; %s", what, d.Explain(), left)
+		x.fail("budget", Policy, mend, "%s would be refused now: %s; %s", what, refusal(d), left)
 	}
+}
+
+// refusal is why a request would be refused, in one line. Other offers were not looked at,
+// so without a nearest request that passes nothing is said about one.
+func refusal(d policy.Decision) string {
+	lines := strings.Split(d.Explain(), "\n")
+	if d.Nearest == nil {
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "nearest request") })
+	}
+	return strings.Join(lines, "; ")
 }
