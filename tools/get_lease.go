@@ -68,8 +68,8 @@ func getLease(l interface {
 		}
 		s := status(ctx, l, got)
 		out := getOut{
-			standing: standingOf(s), Purpose: got.Purpose, GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
-			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: valid(got.Rescue), advice: adviceOf(s, nextFor(got)),
+			standing: standingOf(s), Purpose: short(got.Purpose, seen), GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
+			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: short(got.Rescue, 2*seen), advice: adviceOf(s, nextFor(got)),
 		}
 		if got.State == lease.Ready {
 			brief, cancel := context.WithTimeout(ctx, jobsTime)
@@ -110,10 +110,11 @@ func summaries(jobs []remote.Job) []jobSummary {
 	var list []jobSummary
 	for _, j := range jobs[:min(len(jobs), jobsShown)] {
 		list = append(list, jobSummary{
-			ID: j.ID, State: j.State, ExitCode: exitCode(j), Reason: j.Reason, Command: clip(valid(j.Command), commandSeen),
+			ID: j.ID, State: j.State, ExitCode: exitCode(j), Reason: j.Reason, Command: short(j.Command, commandSeen),
 			StartedAt: clockOrNone(j.Started), StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes,
 		})
 	}
+	list, _ = fit(list, listRoom)
 	return list
 }
 

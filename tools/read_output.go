@@ -53,6 +53,9 @@ func readOutput(l interface {
 			return readOut{}, ofLease(err, owner.ID)
 		}
 		data, offset, next := wholeCharacters(p)
+		if light := lightStart(data, in.LimitBytes); len(light) < len(data) {
+			data, next, p.EOF = light, next-int64(len(data)-len(light)), false
+		}
 		s := status(ctx, l, owner)
 		out := readOut{
 			jobFields: fieldsOf(p.Job), Stream: in.Stream, Data: valid(string(data)), Offset: offset, NextOffset: next, SizeBytes: p.Size,
@@ -86,16 +89,18 @@ func wholeCharacters(p remote.Page) (data []byte, offset, next int64) {
 	return data, offset, next
 }
 
-func nextForPage(o readOut, stream string) string {
+func nextForPage(o readOut, stream string) step {
+	more := with{"job_id": o.JobID, "stream": stream, "offset": o.NextOffset}
 	switch {
 	case o.EOF && o.ExitCode != nil && *o.ExitCode != 0 && stream == string(remote.Stdout):
-		return fmt.Sprintf("read_output with job_id %q, stream stderr and offset -4000 for its errors", o.JobID)
+		return then("read_output", with{"job_id": o.JobID, "stream": "stderr", "offset": -4000}, "read_output with job_id %q, stream stderr and offset -4000 for its errors", o.JobID)
 	case o.EOF:
-		return "that was all; stop_lease when you are done"
+		return then("stop_lease", with{"lease_id": o.LeaseID}, "that was all; stop_lease when you are done")
 	case o.NextOffset < o.SizeBytes:
-		return fmt.Sprintf("read_output with job_id %q, stream %s and offset %d for more", o.JobID, stream, o.NextOffset)
+		return then("read_output", more, "read_output with job_id %q, stream %s and offset %d for more", o.JobID, stream, o.NextOffset)
 	default:
-		return fmt.Sprintf("read_output with job_id %q, stream %s, offset %d and wait_seconds 40 for what comes", o.JobID, stream, o.NextOffset)
+		more["wait_seconds"] = 40
+		return then("read_output", more, "read_output with job_id %q, stream %s, offset %d and wait_seconds 40 for what comes", o.JobID, stream, o.NextOffset)
 	}
 }
 

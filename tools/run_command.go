@@ -93,6 +93,8 @@ func follow(ctx context.Context, l interface {
 	}
 	s := status(ctx, l, job.Lease)
 	stdout, stderr := excerpt(outE, "stdout"), excerpt(errE, "stderr")
+	stdout.squeeze()
+	stderr.squeeze()
 	out := runOut{
 		jobFields: fieldsOf(job.Job), Stdout: stdout.text, Stderr: stderr.text, StdoutBytes: outE.Size, StderrBytes: errE.Size,
 		Truncated: stdout.truncated || stderr.truncated, leaseBeside: besideOf(s),
@@ -118,16 +120,16 @@ func afterStart(err error, job lease.Job) error {
 	return &e
 }
 
-func nextForJob(j remote.Job, truncated bool) string {
+func nextForJob(j remote.Job, truncated bool) step {
 	switch {
 	case j.State == remote.Running:
-		return fmt.Sprintf("read_output with job_id %q and wait_seconds 40 to follow it, cancel_job to end it", j.ID)
+		return then("read_output", with{"job_id": j.ID, "wait_seconds": 40}, "read_output with job_id %q and wait_seconds 40 to follow it, cancel_job to end it", j.ID)
 	case j.State == remote.Lost:
-		return "the job left no exit code (killed, or the machine was rebooted): run_command again"
+		return say("the job left no exit code (killed, or the machine was rebooted): run_command again")
 	case truncated:
-		return fmt.Sprintf("read_output with job_id %q shows what was left out; stop_lease when you are done", j.ID)
+		return then("read_output", with{"job_id": j.ID}, "read_output with job_id %q shows what was left out; stop_lease when you are done", j.ID)
 	default:
-		return "run_command for more; stop_lease when you are done"
+		return say("run_command for more; stop_lease when you are done")
 	}
 }
 

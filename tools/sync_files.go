@@ -79,14 +79,15 @@ func syncFiles(l interface {
 		s := status(ctx, l, owner)
 		out := syncOut{
 			Complete: complete, RemoteDir: dst, Files: sum.Files, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
-			leaseBeside: besideOf(s), advice: adviceOf(s, fmt.Sprintf("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
+			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
 		}
 		if !complete {
-			out.Next = "sync_files with the same arguments: it goes on with what is missing"
+			out.Next = then("sync_files", in.again(), "sync_files with the same arguments: it goes on with what is missing")
 		}
 		for _, skipped := range sum.Skipped[:min(len(sum.Skipped), skippedShown)] {
-			out.Skipped = append(out.Skipped, valid(fmt.Sprintf("%s: %s", skipped.Path, skipped.Reason)))
+			out.Skipped = append(out.Skipped, short(fmt.Sprintf("%s: %s", skipped.Path, skipped.Reason), seen))
 		}
+		out.Skipped, _ = fit(out.Skipped, listRoom)
 		if n := len(sum.Skipped); n > 0 {
 			out.Warnings = append(slices.Clone(out.Warnings), plural(n, "file")+" not sent; see skipped")
 		}
@@ -97,6 +98,18 @@ func syncFiles(l interface {
 		}
 		return out, nil
 	})
+}
+
+// again are the arguments of the same call.
+func (in syncIn) again() with {
+	w := with{"lease_id": in.LeaseID, "local_dir": in.LocalDir}
+	if in.RemoteDir != "" {
+		w["remote_dir"] = in.RemoteDir
+	}
+	if in.Delete {
+		w["delete"] = true
+	}
+	return w
 }
 
 // sofar is how far a push has come, also for the one that breaks off.

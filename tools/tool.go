@@ -94,6 +94,9 @@ func New[In, Out any](def Def, call func(context.Context, In) (Out, error)) Tool
 			if err != nil {
 				return Result{}, err
 			}
+			if a, ok := any(&answer).(interface{ trim() }); ok {
+				a.trim()
+			}
 			return encode(def.Name, out, answer)
 		},
 	}
