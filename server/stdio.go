@@ -61,9 +61,11 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 	mcpserver.WithWorkerPoolSize(stdioWorkers)(stdio)
 	mcpserver.WithQueueSize(stdioQueue)(stdio)
 
+	client := context.WithValue(context.WithValue(ctx, notifierKey{}, out), lifeKey{}, ctx)
+	defer func() { end(nil); s.watches.wait(s.config.StopGrace) }()
 	done := make(chan error, 1)
 	go func() {
-		done <- stdio.Listen(context.WithValue(ctx, notifierKey{}, out), in, out)
+		done <- stdio.Listen(client, in, out)
 	}()
 	err := s.awaitEnd(ctx, in, done)
 	if cause := context.Cause(ctx); cause != nil {

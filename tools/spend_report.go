@@ -74,11 +74,8 @@ func spendReport(r Reader) Tool {
 			return spendOut{}, err
 		}
 		out := spendOut{
-			Since: clock(s.Since), Caps: []capLine{}, Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
+			Since: clock(s.Since), Caps: capLines(s), Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
 			advice: advice{BudgetLeft: limited(s.Left), Warnings: r.Notices(ctx), Next: then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")},
-		}
-		for _, c := range s.Caps {
-			out.Caps = append(out.Caps, capLine{Rule: c.Rule, Limit: c.Limit, Used: c.Used, Left: c.Left, Source: c.Source})
 		}
 		for _, p := range s.Principals {
 			out.Principals = append(out.Principals, principalSpent{Principal: p.Name, Leases: p.Totals.Leases, Month: p.Totals.Month})
