@@ -13,7 +13,7 @@ import (
 
 const (
 	defaultWatchEvery = 5 * time.Second
-	maxWatched        = 50 // resources of one subscriber
+	maxWatched        = 20 // resources of one subscriber
 	listPage          = "" // stands for the list of resources among their URIs
 )
 
@@ -166,9 +166,19 @@ func (o *watch) run(ctx context.Context, over func()) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if !o.s.mayHear(ctx) {
+				return
+			}
 			o.look(ctx)
 		}
 	}
+}
+
+// mayHear reports whether whoever asked may still be told: a token may have been revoked.
+func (s *Server) mayHear(ctx context.Context) bool {
+	web := s.web.Load()
+	who, ok := ctx.Value(callerKey{}).(caller)
+	return web == nil || (ok && web.mayGoOn(who.principal))
 }
 
 func (o *watch) look(ctx context.Context) {

@@ -88,3 +88,27 @@ func TestAResourceIsReadWithThePrincipalsOwnTools(t *testing.T) {
 		require.Contains(t, string(raw), name+" x")
 	}
 }
+
+// The stream of a principal whose token was revoked may still be open for a while.
+func TestNobodyHearsAfterItsTokenWasRevoked(t *testing.T) {
+	w := newSite(t, func(c *server.Config, _ *server.HTTP) { *c = (&shop{things: map[string]string{}}).config(*c) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	listen := func(token string) *http.Response {
+		body := request(t, 7, "subscriptions/listen", map[string]any{"_meta": modern(nil), "notifications": map[string]any{"resourceSubscriptions": []string{"shop://sign"}}})
+		r, err := w.send(ctx, "POST", "/mcp", strings.NewReader(body), "Authorization", "Bearer "+token, "Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "subscriptions/listen")
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = r.Body.Close() })
+		untilEvent(t, r, "subscriptions/acknowledged")
+		return r
+	}
+	gone, ann := listen("gone-token"), listen("ann-token")
+	for range 3 { // each is more than one look after the other
+		body, headers := newCall(t, "mark_things", `{}`)
+		require.False(t, result(t, w.ask("POST", "/mcp", body, headers...)).IsError)
+		untilEvent(t, ann, "notifications/resources/updated")
+	}
+	cancel()
+	rest, _ := io.ReadAll(gone.Body)
+	require.NotContains(t, string(rest), "updated")
+}

@@ -91,7 +91,10 @@ func TestAVersionChangesWithTheStateAndNotWithTheCost(t *testing.T) {
 }
 
 func TestLiveLeasesAreListed(t *testing.T) {
-	d := &desk{list: func(live bool, _ int) ([]lease.Lease, error) { require.True(t, live); return []lease.Lease{ready()}, nil }}
+	d := &desk{list: func(live bool, _ int) ([]lease.Lease, error) {
+		require.True(t, live)
+		return []lease.Lease{ready()}, nil
+	}}
 	list, err := tools.LiveResources(t.Context(), d)
 	require.NoError(t, err)
 	require.Equal(t, []tools.Listed{{URI: "lease://abcdefghijkl", Name: "abcdefghijkl", Title: "Lease abcdefghijkl, gpu_1x_a10", MIMEType: "application/json"}}, list)
