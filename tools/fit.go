@@ -2,6 +2,7 @@ package tools
 
 import (
 	"encoding/json"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -16,8 +17,9 @@ const (
 	warningsShown = 8
 )
 
-// trim keeps what is said beside an answer short, whatever it is about.
-func (a *advice) trim() {
+// trim keeps what is said beside an answer short, whatever it is about, and names no
+// next call of a tool that is not served.
+func (a *advice) trim(served []string) {
 	var kept []string
 	room := warningRoom
 	for i, w := range a.Warnings {
@@ -31,7 +33,7 @@ func (a *advice) trim() {
 	}
 	a.Warnings = kept
 	a.Next.Text = short(a.Next.Text, 2*seen)
-	if raw, err := json.Marshal(a.Next.Arguments); err != nil || len(raw) > argumentsRoom {
+	if raw, err := json.Marshal(a.Next.Arguments); err != nil || len(raw) > argumentsRoom || (served != nil && !slices.Contains(served, a.Next.Tool)) {
 		a.Next.Tool, a.Next.Arguments = "", nil // the sentence says "the same arguments"
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/policy"
 )
 
@@ -67,6 +68,9 @@ func listCapacity(r Reader) Tool {
 				Regions: append([]string{}, regions...), Price: o.Price,
 				Allowed: o.Allowed, Rule: o.Rule, LongestTTL: int(o.LongestTTL / time.Minute),
 			})
+		}
+		if n := slices.IndexFunc(c.Offers, func(o lease.Offer) bool { return o.Type == best }); n >= 0 && c.BudgetLeft < c.Offers[n].Price {
+			out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("budget low: the %s that are left do not pay an hour of %s", c.BudgetLeft, best))
 		}
 		var omitted int
 		if out.Offers, omitted = fit(out.Offers, listRoom); omitted > 0 {

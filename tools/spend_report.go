@@ -77,6 +77,11 @@ func spendReport(r Reader) Tool {
 			Since: clock(s.Since), Caps: capLines(s), Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
 			advice: advice{BudgetLeft: limited(s.Left), Warnings: r.Notices(ctx), Next: then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")},
 		}
+		for _, c := range s.Caps {
+			if c.Left < c.Limit/10 {
+				out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("budget low: %s of %s are left under %s", c.Left, c.Limit, c.Rule))
+			}
+		}
 		for _, p := range s.Principals {
 			out.Principals = append(out.Principals, principalSpent{Principal: p.Name, Leases: p.Totals.Leases, Month: p.Totals.Month})
 		}
