@@ -71,7 +71,7 @@ func (m *Manager) Deny(ctx context.Context, id ID, by, why string) (Lease, error
 // Doubts says why a request that waits would not be launched now, although a
 // person said yes; "" where nothing stands against it.
 func (m *Manager) Doubts(ctx context.Context, l Lease) string {
-	p, err := m.Policy.Current()
+	p, err := m.policyOf(l)
 	if err != nil {
 		return "the policy cannot be used: " + err.Error()
 	}
@@ -98,8 +98,21 @@ func (m *Manager) Doubts(ctx context.Context, l Lease) string {
 	return strings.Join(said, "; ")
 }
 
-func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (Lease, error) {
-	defer m.nudge()
+// policyOf is the policy that a request was made under, as it is now: by another
+// process' policy, the caps of a stricter one would not bind.
+func (m *Manager) policyOf(l Lease) (*policy.Policy, error) {
+	if l.PolicyOrigin == "" || l.PolicyOrigin == m.Policy.Origin() {
+		return m.Policy.Current()
+	}
+	source, err := policy.SourceFrom(l.PolicyOrigin)
+	if err != nil {
+		return nil, err
+	}
+	return source.Current()
+}
+
+func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (_ Lease, err error) {
+	defer m.nudgeUnless(&err)
 	for {
 		l, err := m.get(ctx, id)
 		if err != nil {
@@ -165,9 +178,9 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 	if why, _ := m.undecided(l, m.now()); why != "" {
 		return nil // the leader ends it
 	}
-	p, err := m.policyNow()
+	p, err := m.policyOf(l)
 	if err != nil {
-		return m.hold(ctx, l, err)
+		return m.hold(ctx, l, fmt.Errorf("the policy cannot be used: %w", err))
 	}
 	r := LaunchRequest{Type: l.Type, Region: l.AskedRegion, TTL: l.TTL, Principal: l.Principal}
 	q, offers, err := m.find(ctx, p, r)

@@ -301,3 +301,54 @@ func TestExtensionsAtOnce(t *testing.T) {
 	require.Equal(t, was.Deadline.Add(40*time.Minute), got.Deadline)
 	require.Equal(t, policy.Cents(129).For(40*time.Minute), got.Reserved-was.Reserved)
 }
+
+// Whoever launches what was approved may have another policy: the caps that the request was
+// made under bind all the same.
+func TestApprovedLaunchIsDecidedByThePolicyItWasAskedUnder(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{})
+	strict := &policy.Source{Sets: []policy.Set{
+		{Rule: "approve_above", Value: "0", Source: "env GPULEASE_POLICY_SET"}, {Rule: "caps.per_day", Value: "3", Source: "env GPULEASE_POLICY_SET"},
+	}}
+	p, err := strict.Current()
+	require.NoError(t, err)
+	loose := k.policy.p
+	under := func(p *policy.Policy, origin string) {
+		k.policy.mu.Lock()
+		defer k.policy.mu.Unlock()
+		k.policy.p, k.policy.origin = p, origin
+	}
+	under(p, strict.Origin())
+	first, second := k.launch(lease.LaunchRequest{Type: testType, TTL: time.Hour}), k.launch(lease.LaunchRequest{Type: testType, TTL: time.Hour})
+	require.Equal(t, lease.AwaitingApproval, second.State)
+	under(loose, "")
+	require.Empty(t, k.m.Doubts(t.Context(), second))
+	_, err = k.m.Approve(t.Context(), first.ID, "ann")
+	require.NoError(t, err)
+	k.untilState(first.ID, lease.Ready)
+	require.Contains(t, k.m.Doubts(t.Context(), second), "caps.per_day")
+	_, err = k.m.Approve(t.Context(), second.ID, "ann")
+	require.NoError(t, err)
+	got := k.untilState(second.ID, lease.Ended)
+	require.Equal(t, lease.Refused, got.Reason)
+	require.Contains(t, got.Detail, "caps.per_day")
+	require.Equal(t, 1, k.sim.LaunchCount())
+}
+
+// A command that is about to end, and starts no keeper, leaves an approved launch to others.
+func TestCommandThatStartsNoGuardLaunchesNothing(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	l := k.launch(lease.LaunchRequest{})
+	k.halt()
+	k.noLaunch = true
+	k.start(k.client(k.sim.APIKey()))
+	_, err := k.m.Approve(t.Context(), l.ID, "ann")
+	require.NoError(t, err)
+	k.pass(20, time.Second)
+	require.Equal(t, lease.AwaitingApproval, k.get(l.ID).State)
+	require.Zero(t, k.sim.LaunchCount())
+	k.noLaunch = false
+	k.restart()
+	k.untilState(l.ID, lease.Ready)
+}

@@ -45,11 +45,16 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 		lambda.WithRetry(lambda.RetryPolicy{}), lambda.WithTypesCache(0), lambda.WithHTTPClient(&http.Client{Timeout: 5 * time.Second}))
 	require.NoError(k.t, err)
 	m, err := lease.New(lease.Config{
-		Store: s, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Logger: k.log, Lead: k.lead,
+		Store: tracked{s, k}, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader,
+		Principal: "tester", Timing: k.timing, Logger: k.log,
 	})
 	require.NoError(k.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
+	k.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = m.Close(ctx)
+	})
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
 	k.m = m
@@ -64,6 +69,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 // Others take the call for lost and settle the lease; the call must not be sent
 // hours later, when nobody looks for its instance any more.
 func TestLauncherThatSleepsBeforeItsCall(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 5 * time.Second })
 	k.halt()
 	marked, wake := make(chan struct{}), make(chan struct{})
@@ -99,7 +105,9 @@ func TestLauncherThatSleepsBeforeItsCall(t *testing.T) {
 // lease has ended by then; the instance is ended as a stray, and its cost is in
 // the ledger.
 func TestInstanceThatAppearsTooLate(t *testing.T) {
+	t.Parallel()
 	t.Run("the launch had no answer", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 		k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, LateBy: 11 * time.Minute})
 		l := k.launch(lease.LaunchRequest{})
@@ -107,6 +115,7 @@ func TestInstanceThatAppearsTooLate(t *testing.T) {
 		k.endedWithin(2*time.Hour, l.ID)
 	})
 	t.Run("the launch was answered", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{})
 		k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, LateBy: 11 * time.Minute})
 		l := k.launch(lease.LaunchRequest{})
@@ -130,6 +139,7 @@ func (k *kit) endedWithin(d time.Duration, id lease.ID) {
 
 // A person started a machine with the lease's SSH key. It is not the lease's for that: only the signed name says so.
 func TestForeignInstanceWithOurKey(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, LateBy: 3 * time.Minute})
 	l := k.launch(lease.LaunchRequest{})
@@ -151,6 +161,7 @@ func TestForeignInstanceWithOurKey(t *testing.T) {
 // The answer to one launch call names two instances, and both are billed. A
 // lease has one of them; the other one is ended.
 func TestTwoInstancesForOneLaunch(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, oddAnswer(2, func(ids []string) string { return strings.Join(ids, ",") }))
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	require.Equal(t, 2, k.sim.LaunchCount())
@@ -161,6 +172,7 @@ func TestTwoInstancesForOneLaunch(t *testing.T) {
 // The cloud refuses for hours to end a machine. What it costs counts against
 // the caps as it grows, so nothing else is launched with money that is spent.
 func TestOverrunLeavesNoBudgetForAnother(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	p, err := policy.Parse("policy", []byte("caps:\n  per_day: 5\n"))
 	require.NoError(t, err)
@@ -209,8 +221,10 @@ func (s *fullStore) Beat(ctx context.Context, guard string, at time.Time) error 
 // The decision to end the machine cannot be written. It is ended all the same,
 // at its deadline and when somebody asks for it.
 func TestLedgerThatCannotBeWrittenDoesNotKeepAMachineAlive(t *testing.T) {
+	t.Parallel()
 	for name, asked := range map[string]bool{"at its deadline": false, "by a stop": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			s := &fullStore{DB: k.db}
 			k.with(s, k.sim.Now)
@@ -234,7 +248,9 @@ func TestLedgerThatCannotBeWrittenDoesNotKeepAMachineAlive(t *testing.T) {
 
 // One answer of the cloud has a date that is a day ahead. A single answer proves nothing about the time.
 func TestOneWrongDate(t *testing.T) {
+	t.Parallel()
 	t.Run("of a listing", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{})
 		l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 		k.untilState(l.ID, lease.Ready)
@@ -244,6 +260,7 @@ func TestOneWrongDate(t *testing.T) {
 		require.Equal(t, lease.Ready, k.get(l.ID).State)
 	})
 	t.Run("before a launch", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{})
 		k.setWrongKey(true) // it never becomes ready
 		id := k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpListTypes, Count: 1, ClockSkew: 24 * time.Hour})
@@ -255,6 +272,7 @@ func TestOneWrongDate(t *testing.T) {
 		k.settled(l)
 	})
 	t.Run("of a stop that failed", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{})
 		l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 		k.untilState(l.ID, lease.Ready)
@@ -271,8 +289,10 @@ func TestOneWrongDate(t *testing.T) {
 // Somebody sets this computer's clock while the machine boots. The deadline is
 // the TTL after it became ready, by the true time.
 func TestClockThatIsSetDuringTheBoot(t *testing.T) {
+	t.Parallel()
 	for _, jump := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		t.Run(jump.String(), func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			var off atomic.Int64
 			k.with(k.db, func() time.Time { return k.sim.Now().Add(time.Duration(off.Load())) })
@@ -295,6 +315,7 @@ func TestClockThatIsSetDuringTheBoot(t *testing.T) {
 // A laptop sleeps while its machine boots and finds it ready five hours later.
 // Its boot allowance is over, and what was reserved is spent.
 func TestSleepDuringTheBoot(t *testing.T) {
+	t.Parallel()
 	for range 3 {
 		k := newKit(t, lambdatest.Config{})
 		k.setWrongKey(true)
@@ -315,11 +336,13 @@ func TestSleepDuringTheBoot(t *testing.T) {
 // The price rose at the launch, and the machine runs on for some minutes
 // because ending it fails. It is settled at the price that the cloud charges.
 func TestRisenPriceIsSettledInFull(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]lambdatest.Fault{
 		"terminate fails":      {Op: lambdatest.OpTerminate, Status: 503, Count: 12},
 		"stuck in terminating": {Op: lambdatest.OpTerminate, Stuck: 20 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{BootTime: time.Millisecond})
 			k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, PriceCents: 999})
 			k.sim.Inject(fault)
@@ -334,8 +357,10 @@ func TestRisenPriceIsSettledInFull(t *testing.T) {
 // A listing takes 44 seconds, and the machine ends in the middle of it. It may
 // have been billed until the answer came, so that is what is settled.
 func TestEndDuringASlowListing(t *testing.T) {
+	t.Parallel()
 	for name, byUs := range map[string]bool{"by itself": false, "after a stop": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var k *kit
 			var slow atomic.Bool
 			var kill atomic.Pointer[string]
@@ -381,11 +406,13 @@ func TestEndDuringASlowListing(t *testing.T) {
 // A replica of the cloud's database that is behind does not know the instance:
 // two listings lack it, and asking for it by its id gives a 404.
 func TestStaleAnswersDoNotEndALeaseInUse(t *testing.T) {
+	t.Parallel()
 	for name, notFound := range map[string]lambdatest.Fault{
 		"404":         {Op: lambdatest.OpGetInstance, Count: 1, Code: lambdatest.CodeNotFound, Status: 404},
 		"its own 404": {Op: lambdatest.OpGetInstance, Count: 1, Code: "global/object-does-not-exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 			k.untilState(l.ID, lease.Ready)
@@ -403,6 +430,7 @@ func TestStaleAnswersDoNotEndALeaseInUse(t *testing.T) {
 // The stale answers went on for so long that the lease was given up. Its
 // instance is still there when they end: it is ended, and what it cost is added.
 func TestLeaseThatStaleAnswersHaveEnded(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 	k.untilState(l.ID, lease.Ready)

@@ -1,9 +1,11 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gpulease/gpulease/remote"
@@ -19,7 +21,7 @@ const sickTries = 5
 // awaitReady looks at the machine until it is ready. The boot allowance is not
 // its business: the reconciler stops the lease, and the loop sees that.
 func (m *Manager) awaitReady(ctx context.Context, id ID) error {
-	sick := 0
+	sick, unrotated, computes := 0, 0, ""
 	for {
 		l, err := m.Store.Get(ctx, id)
 		if err != nil {
@@ -29,6 +31,9 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 			return nil
 		}
 		phase, health, err := m.look(ctx, l)
+		if err == nil && health.Healthy && computes == "" {
+			computes, health = m.compute(ctx, l, health)
+		}
 		switch {
 		case err != nil:
 			m.log.Debug("not ready", "lease", id, "phase", phase, "err", err)
@@ -40,17 +45,15 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 				return err
 			}
 		default:
-			err := m.becomeReady(ctx, l, health)
-			if err == nil {
+			phase, err = m.finishBoot(ctx, &l, health, computes, &unrotated)
+			switch {
+			case err == nil:
 				return nil
-			}
-			if errors.Is(err, ErrConflict) {
+			case errors.Is(err, ErrConflict):
 				continue // somebody wrote the row meanwhile; look again
-			}
-			if !errors.Is(err, errUnsure) {
+			case phase == "":
 				return err
 			}
-			phase = l.Detail
 		}
 		if l.Detail != phase {
 			l.Detail = phase
@@ -64,6 +67,28 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 		case <-time.After(m.Timing.SSHRetry):
 		}
 	}
+}
+
+// finishBoot makes a lease ready whose machine is. Where it is to be tried again, it
+// names the phase; l is the row as it is then.
+func (m *Manager) finishBoot(ctx context.Context, l *Lease, h remote.Health, computes string, unrotated *int) (phase string, err error) {
+	own := *l
+	if *unrotated < rotateTries {
+		if own, err = m.ownHostKey(ctx, l); err != nil && !errors.Is(err, ErrConflict) {
+			*unrotated++
+			m.log.Warn("the host key could not be replaced", "lease", l.ID, "try", *unrotated, "err", err)
+			return "replacing the host key", err
+		}
+	} else {
+		own.HostKeyFrom = HostKeyGiven // it is used as it is
+	}
+	if err == nil {
+		err = m.becomeReady(ctx, own, h, computes)
+	}
+	if errors.Is(err, errUnsure) {
+		phase = cmp.Or(l.Detail, "asking what time it is")
+	}
+	return phase, err
 }
 
 // look tries each step of readiness in order and says at which one the machine
@@ -97,12 +122,40 @@ func (m *Manager) look(ctx context.Context, l Lease) (phase string, h remote.Hea
 	return "", h, nil
 }
 
+// compute lets the GPUs compute something, where the machine has what that takes.
+// Only what CUDA itself says against a GPU makes it sick: a probe that fails for
+// a reason of its own, or takes too long, proves nothing.
+func (m *Manager) compute(ctx context.Context, l Lease, h remote.Health) (found string, _ remote.Health) {
+	if h.Simulated || l.GPUs == 0 {
+		return "not asked", h
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeCall)
+	defer cancel()
+	t, err := m.target(l)
+	if err != nil {
+		return "not asked", h
+	}
+	c, err := m.Machine.ProbeCUDA(ctx, t, l.GPUs)
+	switch {
+	case err != nil:
+		m.log.Info("the CUDA probe did not work", "lease", l.ID, "err", err)
+		return "not asked", h
+	case c.Verdict == remote.CUDAFails:
+		h.Healthy, h.Reason = false, fmt.Sprintf("CUDA (%s): %s", c.By, c.Detail)
+		return "", h
+	case c.Verdict == remote.CUDAComputes:
+		return fmt.Sprintf("%d computing, by %s", c.GPUs, c.By), h
+	}
+	m.log.Info("whether the GPUs compute is not known", "lease", l.ID, "why", c.Detail)
+	return "not asked", h
+}
+
 // errUnsure says that the time is not certain enough to date something by it.
 var errUnsure = errors.New("the time is in doubt")
 
 // becomeReady starts the lease's time. It never gives more time than is
 // reserved: a machine that comes up after its boot allowance is ended.
-func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) error {
+func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health, computes string) error {
 	if err := m.askTime(ctx); err != nil {
 		return errUnsure
 	}
@@ -113,6 +166,9 @@ func (m *Manager) becomeReady(ctx context.Context, l Lease, h remote.Health) err
 	}
 	l.State, l.ReadyAt, l.Deadline = Ready, now, now.Add(l.TTL)
 	l.Detail = "ready"
+	if strings.Contains(computes, "computing") {
+		l.Detail = "ready (GPUs " + computes + ")"
+	}
 	if h.Simulated {
 		l.Detail = "ready (a simulated machine: its nvidia-smi is emulated)"
 	}

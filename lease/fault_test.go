@@ -21,6 +21,7 @@ import (
 // The launch call's answer is lost in every way that there is. Whatever was
 // done is found again; nothing is launched twice.
 func TestLostAnswerOfALaunchThatHappened(t *testing.T) {
+	t.Parallel()
 	tests := map[string]lambdatest.Fault{
 		"connection cut":           {Cut: lambdatest.CutAfter},
 		"half an answer":           {Cut: lambdatest.CutMid},
@@ -34,6 +35,7 @@ func TestLostAnswerOfALaunchThatHappened(t *testing.T) {
 	}
 	for name, fault := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 			fault.Op, fault.Count = lambdatest.OpLaunch, 1
 			k.sim.Inject(fault)
@@ -53,12 +55,14 @@ func TestLostAnswerOfALaunchThatHappened(t *testing.T) {
 }
 
 func TestLostAnswerOfALaunchThatDidNotHappen(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]lambdatest.Fault{
 		"connection cut": {Cut: lambdatest.CutBefore},
 		"500":            {Status: 500},
 		"429":            {Status: 429},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			fault.Op, fault.Count = lambdatest.OpLaunch, 1
 			k.sim.Inject(fault)
@@ -80,6 +84,7 @@ func TestLostAnswerOfALaunchThatDidNotHappen(t *testing.T) {
 // A stop that is asked for while nobody knows whether there is an instance ends
 // the instance as soon as it shows.
 func TestStopOfALostLaunch(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, LateBy: 4 * time.Minute})
 	l := k.launch(lease.LaunchRequest{})
@@ -94,6 +99,7 @@ func TestStopOfALostLaunch(t *testing.T) {
 }
 
 func TestProvenRefusals(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		fault  lambdatest.Fault
@@ -107,6 +113,7 @@ func TestProvenRefusals(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			tt.fault.Op = lambdatest.OpLaunch
 			k.sim.Inject(tt.fault)
@@ -121,6 +128,7 @@ func TestProvenRefusals(t *testing.T) {
 }
 
 func TestNextRegionWhenTheFirstHasNoneLeft(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	c, err := k.m.Capacity(t.Context())
 	require.NoError(t, err)
@@ -141,6 +149,7 @@ func TestNextRegionWhenTheFirstHasNoneLeft(t *testing.T) {
 
 // The answer to the registration of the key is lost; the key is there.
 func TestLostAnswerOfTheKey(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpAddKey, Count: 1, Cut: lambdatest.CutAfter})
 	l := k.launch(lease.LaunchRequest{})
@@ -149,6 +158,7 @@ func TestLostAnswerOfTheKey(t *testing.T) {
 }
 
 func TestKeyThatCannotBeRegistered(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpAddKey, Count: 1, Cut: lambdatest.CutBefore})
 	l, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
@@ -160,10 +170,12 @@ func TestKeyThatCannotBeRegistered(t *testing.T) {
 // A process dies at a named point; the next one finds everything in the ledger
 // and in the account.
 func TestDeathAtEveryPointOfALease(t *testing.T) {
+	t.Parallel()
 	launchPoints := []string{"reserved", "key-added", "launch-marked", "launch-sent", "bound", "ready"}
 	stopPoints := []string{"stopping", "stop-written", "terminating", "terminate-sent", "gone", "settling", "settled"}
 	for _, point := range append(launchPoints, stopPoints...) {
 		t.Run(point, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 			dead := make(chan struct{})
 			died := make(chan struct{}, 100)
@@ -237,6 +249,7 @@ func (k *kit) doomed() *lease.Manager {
 }
 
 func TestStopIsRetriedUntilConfirmed(t *testing.T) {
+	t.Parallel()
 	tests := map[string][]lambdatest.Fault{
 		"terminate fails":          {{Op: lambdatest.OpTerminate, Count: 3, Status: 500}},
 		"terminate is ignored":     {{Op: lambdatest.OpTerminate, Count: 2, Ignore: true}},
@@ -246,6 +259,7 @@ func TestStopIsRetriedUntilConfirmed(t *testing.T) {
 	}
 	for name, faults := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			l := k.launch(lease.LaunchRequest{})
 			k.untilState(l.ID, lease.Ready)
@@ -269,6 +283,7 @@ func TestStopIsRetriedUntilConfirmed(t *testing.T) {
 
 // One bad answer is no evidence: a lease in use is never ended by it.
 func TestBadListingsDoNotEndALease(t *testing.T) {
+	t.Parallel()
 	faults := map[string]lambdatest.Fault{
 		"empty list":  {Op: lambdatest.OpListInstances, Count: 4, Omit: "*"},
 		"500":         {Op: lambdatest.OpListInstances, Count: 4, Status: 500},
@@ -279,6 +294,7 @@ func TestBadListingsDoNotEndALease(t *testing.T) {
 	}
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 			k.untilState(l.ID, lease.Ready)
@@ -293,6 +309,7 @@ func TestBadListingsDoNotEndALease(t *testing.T) {
 }
 
 func TestInstanceThatGoesAwayByItself(t *testing.T) {
+	t.Parallel()
 	atOnce := lambdatest.Config{TerminateTime: -1, Linger: -1} // a 404 from the first moment on
 	for name, tt := range map[string]struct {
 		cfg lambdatest.Config
@@ -303,6 +320,7 @@ func TestInstanceThatGoesAwayByItself(t *testing.T) {
 		"preempted":              {lambdatest.Config{}, func(k *kit, id string) error { return k.sim.Become(id, lambdatest.Preempted) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, tt.cfg)
 			l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 			l = k.untilState(l.ID, lease.Ready)
@@ -316,6 +334,7 @@ func TestInstanceThatGoesAwayByItself(t *testing.T) {
 
 // A status that Lambda has never documented may be billed, so it counts as that.
 func TestUnknownStatusCountsAsBilling(t *testing.T) {
+	t.Parallel()
 	var resting atomic.Bool
 	k := newKit(t, lambdatest.Config{Wrap: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -344,6 +363,7 @@ func TestUnknownStatusCountsAsBilling(t *testing.T) {
 }
 
 func TestPriceThatRoseAtTheLaunch(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, PriceCents: 999})
 	l := k.launch(lease.LaunchRequest{})
@@ -354,6 +374,7 @@ func TestPriceThatRoseAtTheLaunch(t *testing.T) {
 
 // Under another API key neither a 404 nor an empty list says anything.
 func TestAnotherKeyProvesNothing(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	l = k.untilState(l.ID, lease.Ready)
@@ -382,6 +403,7 @@ func TestAnotherKeyProvesNothing(t *testing.T) {
 // A wrong clock of ours is corrected by the cloud's; the lease is not ended
 // early.
 func TestOurClockIsWrong(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 30 * time.Minute})
 	k.untilState(l.ID, lease.Ready)
@@ -392,6 +414,7 @@ func TestOurClockIsWrong(t *testing.T) {
 }
 
 func TestForeignInstancesAreNeverTouched(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	c, err := k.m.Capacity(t.Context())
 	require.NoError(t, err)
@@ -410,6 +433,7 @@ func TestForeignInstancesAreNeverTouched(t *testing.T) {
 // Nobody enforced the deadline for a day. What the machine has cost by then
 // counts against the caps in full, not only what was reserved for it.
 func TestOverrunCountsAgainstTheCaps(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	l = k.untilState(l.ID, lease.Ready)

@@ -15,7 +15,7 @@ func (r *reconciler) work(account string, leases []Lease) {
 			continue
 		}
 		switch {
-		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero() && l.Account == account:
+		case l.State == AwaitingApproval && !l.ApprovedAt.IsZero() && l.Account == account && !m.NoLaunch:
 			r.task("launch", l.ID, m.launchApproved)
 		case l.State == Booting && l.Addr != "":
 			r.task("boot", l.ID, m.awaitReady)
@@ -42,7 +42,7 @@ func (r *reconciler) task(kind string, id ID, do func(context.Context, ID) error
 	go func() {
 		defer r.working.Done()
 		err := do(r.workCtx, id)
-		if kind != "sample" {
+		if kind != "sample" && kind != "forwards" { // these change no lease
 			m.nudge()
 		}
 		select { // whatever came of it, the same is not tried again at once

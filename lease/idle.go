@@ -92,6 +92,10 @@ func (r *reconciler) sample(ctx context.Context, id ID) error {
 	if l.State != Ready {
 		return nil
 	}
+	l = m.watchUse(ctx, l)
+	if l.State != Ready {
+		return nil
+	}
 	p, err := m.Policy.Current()
 	if err != nil {
 		return nil // without a policy nobody knows what idle is; the deadline stands

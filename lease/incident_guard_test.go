@@ -18,6 +18,7 @@ import (
 // The agent ran out of quota while its job hung, and nobody ended the machine for two days. Then
 // the machine shut itself down, and that did not end the bill.
 func TestIncidentShutdownOfTheMachineDidNotEndTheBill(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 	l = k.untilState(l.ID, lease.Ready)
@@ -38,6 +39,7 @@ func TestIncidentShutdownOfTheMachineDidNotEndTheBill(t *testing.T) {
 // The time to live was only a label; automatic stops were silently without effect, because the
 // credentials had become invalid. Here the key is revoked and comes back after the deadline.
 func TestIncidentGuardWithoutValidCredentials(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -63,6 +65,7 @@ func TestIncidentGuardWithoutValidCredentials(t *testing.T) {
 
 // Nobody said that the process that should end the machine was not there.
 func TestIncidentNobodyNoticedThatTheGuardWasGone(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -80,6 +83,7 @@ func TestIncidentNobodyNoticedThatTheGuardWasGone(t *testing.T) {
 // The cloud's proxy turns us away for twenty minutes around the deadline. The lease ends by our
 // own clock, and its machine as soon as we are let in again.
 func TestProxyTurnsUsAwayAroundTheDeadline(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	l = k.untilState(l.ID, lease.Ready)
@@ -104,6 +108,7 @@ func TestProxyTurnsUsAwayAroundTheDeadline(t *testing.T) {
 // A heartbeat had to come within a minute, the cloud took almost two, and leases in use were
 // killed. Here each listing takes longer than we wait for one, and the machine answers nothing.
 func TestIncidentSlowCloudKilledLeasesInUse(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, enforceIdle)
 	l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 	k.untilState(l.ID, lease.Ready)
@@ -126,8 +131,10 @@ func TestIncidentSlowCloudKilledLeasesInUse(t *testing.T) {
 // A person tidies up in the console: the machine gets another name, its tags and the SSH key go. The
 // lease knows its machine by its id, and ends it.
 func TestPersonTidiesUpInTheConsole(t *testing.T) {
+	t.Parallel()
 	for name, tags := range map[string]bool{"the tag is kept": true, "name and tag are gone": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var p proxy
 			k := newKit(t, p.config(lambdatest.Config{}))
 			l := k.launch(lease.LaunchRequest{TTL: time.Hour})
@@ -164,6 +171,7 @@ func TestPersonTidiesUpInTheConsole(t *testing.T) {
 
 // A person gives one lease's machine the name of another's. Both are in use, and stay so.
 func TestMachineWithTheNameOfAnotherLease(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	a := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	b := k.launch(lease.LaunchRequest{TTL: time.Hour})
@@ -181,6 +189,7 @@ func TestMachineWithTheNameOfAnotherLease(t *testing.T) {
 
 // A page of the listing repeats a machine of ours, once as it was and once as it is.
 func TestListingThatContradictsItself(t *testing.T) {
+	t.Parallel()
 	var p proxy
 	k := newKit(t, p.config(lambdatest.Config{}))
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
@@ -202,9 +211,11 @@ func TestListingThatContradictsItself(t *testing.T) {
 
 // The price is missing from every listing, or nonsense. What was agreed counts.
 func TestListingWithoutAPrice(t *testing.T) {
+	t.Parallel()
 	price := regexp.MustCompile(`"price_cents_per_hour":\d+`)
 	for name, instead := range map[string]string{"missing": `"other":0`, "zero": `"price_cents_per_hour":0`, "negative": `"price_cents_per_hour":-5000`} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var p proxy
 			k := newKit(t, p.config(lambdatest.Config{}))
 			l := k.launch(lease.LaunchRequest{TTL: 20 * time.Minute})
@@ -235,6 +246,7 @@ func TestListingWithoutAPrice(t *testing.T) {
 
 // A machine is started anew while it boots for us: it is billed since it was healthy first.
 func TestMachineThatBootsASecondTime(t *testing.T) {
+	t.Parallel()
 	var p proxy
 	k := newKit(t, p.config(lambdatest.Config{}))
 	k.setWrongKey(true)

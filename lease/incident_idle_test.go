@@ -32,6 +32,7 @@ func (c *contested) Update(ctx context.Context, l lease.Lease, note string) (lea
 // Machines in use were ended as idle for hours in which nobody had looked. Here a laptop sleeps
 // for two hours, and right after it wakes its first look cannot be dated or written down.
 func TestIncidentTimeThatNobodyWatchedCountedAsIdle(t *testing.T) {
+	t.Parallel()
 	t.Run("the cloud does not answer at first", func(t *testing.T) {
 		k, l := idleKit(t)
 		k.alive(l.ID, 20*time.Minute)

@@ -18,6 +18,7 @@ import (
 // The account's rate limit hit a launcher in the middle. It crashed, and nothing was left
 // that would have ended the machine. Here it hits each step of a launch in turn.
 func TestIncidentRateLimitCrashedTheLauncherAfterTheNodeExisted(t *testing.T) {
+	t.Parallel()
 	answers := map[string]lambdatest.Fault{
 		"429":      {Status: 429},
 		"429 page": {Status: 429, Body: lambdatest.BodyHTML},
@@ -37,6 +38,7 @@ func TestIncidentRateLimitCrashedTheLauncherAfterTheNodeExisted(t *testing.T) {
 	for answer, how := range answers {
 		for step, where := range steps {
 			t.Run(step+", "+answer, func(t *testing.T) {
+				t.Parallel()
 				k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 				f := where
 				f.Status, f.Body = how.Status, how.Body
@@ -71,6 +73,7 @@ func TestIncidentRateLimitCrashedTheLauncherAfterTheNodeExisted(t *testing.T) {
 // Eight GPUs took 25 minutes to boot, and the tool gave up after ten, with the machine still
 // booting.
 func TestIncidentEightGPUsBootedFor25Minutes(t *testing.T) {
+	t.Parallel()
 	const eight = "gpu_8x_a100"
 	k := newKit(t, lambdatest.Config{BootTime: 25 * time.Minute}, func(k *kit) {
 		k.policy.p.MaxPricePerHour, k.policy.p.Caps.PerLease, k.policy.p.MaxGPUs = 50*policy.Dollar, 0, 0
@@ -97,7 +100,9 @@ func TestIncidentEightGPUsBootedFor25Minutes(t *testing.T) {
 // A launch was interrupted from the keyboard before the machine had an address, and the
 // command that takes it down stumbled over that.
 func TestIncidentInterruptedLaunchHadNoAddress(t *testing.T) {
+	t.Parallel()
 	t.Run("and is stopped", func(t *testing.T) {
+		t.Parallel()
 		k := newKit(t, lambdatest.Config{BootTime: time.Hour})
 		k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Delay: 10 * time.Second})
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -124,6 +129,7 @@ func TestIncidentInterruptedLaunchHadNoAddress(t *testing.T) {
 		k.settled(k.over(l.ID))
 	})
 	t.Run("and never gets one", func(t *testing.T) {
+		t.Parallel()
 		var p proxy
 		k := newKit(t, p.config(lambdatest.Config{}))
 		p.set(func(r *http.Request, status int, body string) (int, string) {
@@ -140,6 +146,7 @@ func TestIncidentInterruptedLaunchHadNoAddress(t *testing.T) {
 // A status that the program did not know made it fail, or take the machine for gone. Here the
 // cloud invents one for each phase of a life.
 func TestIncidentStatusThatNobodyKnew(t *testing.T) {
+	t.Parallel()
 	for name, words := range map[string][]string{
 		"while it boots": {"booting", "provisioning"},
 		"while it runs":  {"active", "running"},
@@ -147,6 +154,7 @@ func TestIncidentStatusThatNobodyKnew(t *testing.T) {
 		"none at all":    {"active", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var p proxy
 			k := newKit(t, p.config(lambdatest.Config{BootTime: 5 * time.Minute, TerminateTime: 5 * time.Minute}))
 			p.set(func(_ *http.Request, status int, body string) (int, string) {
@@ -168,6 +176,7 @@ func TestIncidentStatusThatNobodyKnew(t *testing.T) {
 
 // A refusal of the key was shown as "nothing is free".
 func TestIncidentForbiddenWasShownAsNoOffers(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		fault lambdatest.Fault
 		code  lease.Code
@@ -179,6 +188,7 @@ func TestIncidentForbiddenWasShownAsNoOffers(t *testing.T) {
 		"a line":    {lambdatest.Fault{Status: 403, Body: lambdatest.BodyText}, lease.CodeCloudUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			tt.fault.Op = lambdatest.OpListTypes
 			k.sim.Inject(tt.fault)
@@ -190,6 +200,7 @@ func TestIncidentForbiddenWasShownAsNoOffers(t *testing.T) {
 		})
 	}
 	t.Run("an empty catalogue", func(t *testing.T) {
+		t.Parallel()
 		var p proxy
 		k := newKit(t, p.config(lambdatest.Config{}))
 		p.set(func(r *http.Request, status int, body string) (int, string) {
@@ -205,6 +216,7 @@ func TestIncidentForbiddenWasShownAsNoOffers(t *testing.T) {
 
 // The listing became empty, so a controller launched, again and again, what ran already.
 func TestIncidentEmptyListLedToManyLaunches(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	r := lease.LaunchRequest{TTL: 4 * time.Hour, IdempotencyKey: "the one machine that is wanted"}
 	l := k.launch(r)
@@ -233,6 +245,7 @@ func (s *fullAfterLaunch) Update(ctx context.Context, l lease.Lease, note string
 
 // The machine was made, something after that failed, and the error had forgotten the machine.
 func TestIncidentErrorAfterTheLaunchLostTheMachine(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	s := &fullAfterLaunch{fullStore{DB: k.db}}
 	k.with(s, k.sim.Now)
@@ -252,6 +265,7 @@ func TestIncidentErrorAfterTheLaunchLostTheMachine(t *testing.T) {
 // One 503 to a question about a booting machine was taken for the end of the boot, and the
 // machine was deleted.
 func TestIncidentOne503EndedABootingMachine(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{BootTime: 8 * time.Minute})
 	l := k.launch(lease.LaunchRequest{})
 	id := k.sim.Inject(lambdatest.Fault{Op: "*", Status: 503, Until: 6 * time.Minute})
@@ -270,6 +284,7 @@ func TestIncidentOne503EndedABootingMachine(t *testing.T) {
 // The GPUs answer late: a driver comes up after cloud-init. And a machine on which nothing is
 // right is not kept.
 func TestIncidentHealthCheckThatRaised(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.machine.health = remote.Health{Reason: "no driver"} })
 	l := k.launch(lease.LaunchRequest{})
 	l = k.over(l.ID)

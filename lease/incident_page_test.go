@@ -20,6 +20,7 @@ var (
 // The page of incidents names tests that exist, has a row for each incident, and leaves none
 // of their tests out.
 func TestIncidentsHaveTheirTests(t *testing.T) {
+	t.Parallel()
 	exists := map[string]bool{}
 	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {

@@ -14,6 +14,7 @@ import (
 // An agent in a loop launched machines through a night and cost thousands; an automatic top-up
 // was no limit. Here one launches whatever it gets, and stops it again, for a day.
 func TestIncidentAgentInALoopSpentThousandsOvernight(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.change(func(p *policy.Policy) {
 		p.MaxLaunchesPerHour, p.Caps.PerDay, p.Caps.PerWeek = 4, 5*policy.Dollar, 8*policy.Dollar
@@ -30,11 +31,11 @@ func TestIncidentAgentInALoopSpentThousandsOvernight(t *testing.T) {
 				continue
 			}
 			perHour[int(k.sim.Now().Sub(began)/time.Hour)]++
-			k.untilState(l.ID, lease.Ready)
+			k.untilBy(l.ID, "ready", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ready })
 			k.sim.Advance(8 * time.Minute)
 			_, err = k.m.Stop(t.Context(), l.ID)
 			require.NoError(t, err)
-			k.until(l.ID, "over", func(l lease.Lease) bool { return l.State == lease.Ended })
+			k.over(l.ID)
 		}
 		require.GreaterOrEqual(t, k.usage().Lifetime, k.bill())
 		require.LessOrEqual(t, k.bill(), 8*policy.Dollar, "hour %d", hour)
@@ -53,6 +54,7 @@ func TestIncidentAgentInALoopSpentThousandsOvernight(t *testing.T) {
 // A setting of zero was silently dropped, and the machine billed on; "stopped" was a state that
 // went on costing. Zero here is the policy's default, said in the answer, and a wrong one is refused.
 func TestIncidentSettingWasSilentlyDropped(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 0})
 	require.Equal(t, k.policy.p.TTLFor("tester", 0), l.TTL, "the lease says what is in force")
@@ -73,6 +75,7 @@ func TestIncidentSettingWasSilentlyDropped(t *testing.T) {
 
 // A new client, whose state was lost, said that there were no clusters, while one was billed.
 func TestIncidentFreshClientSawNothing(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 	k.untilState(l.ID, lease.Ready)

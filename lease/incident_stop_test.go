@@ -16,12 +16,14 @@ import (
 // The network went away during the deletion, and the machine was marked as deleted; a deletion
 // that failed was reported as done because the listing failed, too; the answer could not be read.
 func TestIncidentMarkedAsEndedWithoutHavingEnded(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]lambdatest.Fault{
 		"no network":        {Op: "*", Cut: lambdatest.CutBefore, Until: 20 * time.Minute},
 		"everything is 503": {Op: "*", Status: 503, Until: 20 * time.Minute},
 		"403 page":          {Op: "*", Status: 403, Body: lambdatest.BodyHTML, Until: 20 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 			k.untilState(l.ID, lease.Ready)
@@ -43,6 +45,7 @@ func TestIncidentMarkedAsEndedWithoutHavingEnded(t *testing.T) {
 		})
 	}
 	t.Run("an answer that is not JSON", func(t *testing.T) {
+		t.Parallel()
 		var p proxy
 		k := newKit(t, p.config(lambdatest.Config{}))
 		l := k.launch(lease.LaunchRequest{})
@@ -63,6 +66,7 @@ func TestIncidentMarkedAsEndedWithoutHavingEnded(t *testing.T) {
 
 // A stop of a machine that was gone failed for ever, and its usage went on being counted.
 func TestIncidentStopOfWhatWasGoneFailedForEver(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{TerminateTime: -1, Linger: -1}) // a 404 from the first moment on
 	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
 	l = k.untilState(l.ID, lease.Ready)
@@ -83,6 +87,7 @@ func TestIncidentStopOfWhatWasGoneFailedForEver(t *testing.T) {
 // A machine that was ending already could not be ended: the call was an error, and the
 // program took that for a failure of its own.
 func TestIncidentMachineThatWasTerminatingCouldNotBeTerminated(t *testing.T) {
+	t.Parallel()
 	tests := map[string]func(*proxy) func(*http.Request, int, string) (int, string){
 		"an error of no known kind": nil,
 		"404": func(*proxy) func(*http.Request, int, string) (int, string) {
@@ -96,6 +101,7 @@ func TestIncidentMachineThatWasTerminatingCouldNotBeTerminated(t *testing.T) {
 	}
 	for name, edit := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var p proxy
 			k := newKit(t, p.config(lambdatest.Config{TerminateOnce: true, TerminateTime: 10 * time.Minute}))
 			l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
@@ -116,6 +122,7 @@ func TestIncidentMachineThatWasTerminatingCouldNotBeTerminated(t *testing.T) {
 // Listings that are behind lack the machine, and asking for it by its id fails. It is
 // billed until we end it, whatever was missing before.
 func TestEndIsNotDatedBeforeItHappened(t *testing.T) {
+	t.Parallel()
 	type end struct {
 		name   string
 		asking lambdatest.Fault // what asking for it by its id gives
@@ -131,6 +138,7 @@ func TestEndIsNotDatedBeforeItHappened(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{TerminateTime: -1, Linger: -1})
 			l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
 			l = k.untilState(l.ID, lease.Ready)
@@ -152,6 +160,7 @@ func TestEndIsNotDatedBeforeItHappened(t *testing.T) {
 // The lease has ended, by all that the cloud said, and its machine runs again. Nobody has
 // another lease, and the first try to end it fails.
 func TestIncidentMachineCameBackToLife(t *testing.T) {
+	t.Parallel()
 	var p proxy
 	k := newKit(t, p.config(lambdatest.Config{}))
 	l := k.launch(lease.LaunchRequest{TTL: 4 * time.Hour})
@@ -173,6 +182,7 @@ func TestIncidentMachineCameBackToLife(t *testing.T) {
 // The hard stop passes while results are brought home and while ending fails. From then on
 // nothing waits for the results any more.
 func TestHardStopPassesWhileStopping(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.Rescue = 3 * time.Hour })
 	k.change(func(p *policy.Policy) { p.MaxTTL = time.Hour })
 	k.machine.does(func(m *machine) { m.blind = true })

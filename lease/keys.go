@@ -15,7 +15,8 @@ import (
 // one a lease.
 type KeyDir string
 
-func (d KeyDir) path(id ID) string { return filepath.Join(string(d), string(id)+".key") }
+// File is where the private key of a lease is kept.
+func (d KeyDir) File(id ID) string { return filepath.Join(string(d), string(id)+".key") }
 
 // Save writes the key so that a crash leaves the whole key or none.
 func (d KeyDir) Save(id ID, privatePEM []byte) error {
@@ -35,7 +36,7 @@ func (d KeyDir) Save(id ID, privatePEM []byte) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), d.path(id))
+		err = os.Rename(f.Name(), d.File(id))
 	}
 	if err != nil {
 		return fmt.Errorf("save the key of lease %s: %w", id, errors.Join(err, os.Remove(f.Name())))
@@ -48,7 +49,7 @@ func (d KeyDir) Load(id ID) (ssh.Signer, error) {
 	if !ValidID(string(id)) {
 		return nil, fmt.Errorf("load the key of lease %q: %w", id, fs.ErrNotExist)
 	}
-	pem, err := os.ReadFile(d.path(id))
+	pem, err := os.ReadFile(d.File(id))
 	if err != nil {
 		return nil, fmt.Errorf("load the key of lease %s: %w", id, err)
 	}
@@ -64,7 +65,7 @@ func (d KeyDir) Delete(id ID) error {
 	if !ValidID(string(id)) {
 		return nil
 	}
-	if err := os.Remove(d.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.File(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete the key of lease %s: %w", id, err)
 	}
 	return nil

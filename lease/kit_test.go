@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
@@ -39,20 +41,29 @@ type machine struct {
 
 	mu        sync.Mutex
 	health    remote.Health
+	sick      func(remote.Target) bool // whose GPUs are not right
+	cuda      remote.CUDA
+	probed    int // how often the GPUs were made to compute
 	wrongKey  bool
+	shown     ssh.PublicKey // its host key, where that matters
 	cloudInit string
 	activity  remote.Activity
 	looks     int  // how often it was asked what it is doing
 	blind     bool // it does not say what it is doing
+	samples   remote.Samples
 	jobs      []remote.Job
+	run       func(id string, c remote.Command) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
+	pool      *remote.Pool // forwards ports, to the machine of far
+	far       remote.Target
+	rotate    func(t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error)
 }
 
 func (m *machine) Check(_ context.Context, t remote.Target) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.wrongKey {
+	if m.wrongKey || m.shown != nil && !m.shows(t) {
 		return fmt.Errorf("dial %s: %w", t.Addr, remote.ErrHostKey)
 	}
 	for _, i := range m.sim.Running() {
@@ -69,10 +80,23 @@ func (m *machine) CloudInit(context.Context, remote.Target) (remote.CloudInit, e
 	return remote.CloudInit{State: m.cloudInit}, nil
 }
 
-func (m *machine) Health(_ context.Context, _ remote.Target, gpus int) (remote.Health, error) {
+func (m *machine) Health(_ context.Context, t remote.Target, gpus int) (remote.Health, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.sick != nil && m.sick(t) {
+		return remote.Health{Reason: "0 of 1 GPUs"}, nil
+	}
 	return m.health, nil
+}
+
+func (m *machine) ProbeCUDA(_ context.Context, t remote.Target, _ int) (remote.CUDA, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.probed++
+	if m.cuda.Verdict == "" {
+		return remote.CUDA{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.cuda, nil
 }
 
 func (m *machine) Forget(key string) {
@@ -83,8 +107,14 @@ func (m *machine) Forget(key string) {
 
 var errNoWork = errors.New("this machine only boots")
 
-func (m *machine) Start(context.Context, remote.Target, string, remote.Command) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Run(_ context.Context, _ remote.Target, id string, c remote.Command, _ time.Duration, _, _ int) (j remote.Job, o, e remote.Excerpt, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.run == nil {
+		return j, o, e, errNoWork
+	}
+	j, err = m.run(id, c)
+	return j, o, e, err
 }
 
 func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
@@ -104,6 +134,15 @@ func (m *machine) Activity(_ context.Context, t remote.Target) (remote.Activity,
 		return remote.Activity{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
 	}
 	return m.activity, nil
+}
+
+func (m *machine) Samples(_ context.Context, t remote.Target, _ time.Duration) (remote.Samples, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blind {
+		return remote.Samples{}, fmt.Errorf("dial %s: %w", t.Addr, remote.ErrUnreachable)
+	}
+	return m.samples, nil
 }
 
 func (m *machine) Fetch(ctx context.Context, _ remote.Target, paths []string, dst string, _ remote.FetchOptions) (remote.FetchSummary, error) {
@@ -130,6 +169,14 @@ func (m *machine) Page(context.Context, remote.Target, string, remote.Stream, in
 	return remote.Page{}, errNoWork
 }
 
+func (m *machine) Mixed(context.Context, remote.Target, string, int64, int, time.Duration) (remote.Mixed, error) {
+	return remote.Mixed{}, errNoWork
+}
+
+func (m *machine) Search(context.Context, remote.Target, string, remote.Stream, remote.Search) (remote.Found, error) {
+	return remote.Found{}, errNoWork
+}
+
 func (m *machine) Cancel(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -146,6 +193,38 @@ func (m *machine) Push(context.Context, remote.Target, string, string, remote.Pu
 	return remote.PushSummary{}, errNoWork
 }
 
+func (m *machine) Forward(ctx context.Context, t remote.Target, local int, addr string) (*remote.Forward, error) {
+	if m.pool == nil {
+		return nil, errNoWork
+	}
+	far := m.far
+	far.Key = t.Key
+	return m.pool.Forward(ctx, far, local, addr)
+}
+
+func (m *machine) Forwards(key string) []*remote.Forward {
+	if m.pool == nil {
+		return nil
+	}
+	return m.pool.Forwards(key)
+}
+
+func (m *machine) shows(t remote.Target) bool {
+	for _, key := range []ssh.PublicKey{t.HostKey, t.NextHostKey} {
+		if key != nil && bytes.Equal(key.Marshal(), m.shown.Marshal()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) RotateHostKey(_ context.Context, t remote.Target, record func(ssh.PublicKey) error) (ssh.PublicKey, error) {
+	if m.rotate == nil {
+		return nil, remote.ErrUnsupported
+	}
+	return m.rotate(t, record)
+}
+
 // idleNow is a machine with one GPU that does nothing, and has done nothing yet.
 func idleNow() remote.Activity {
 	return remote.Activity{SinceJobEnd: -1, GPUKnown: true, GPUs: []remote.Load{{MemoryMiB: 24_000, MemoryUsedMiB: 300}}}
@@ -153,9 +232,16 @@ func idleNow() remote.Activity {
 
 // fixedPolicy is a policy that does not come from a file.
 type fixedPolicy struct {
-	mu  sync.Mutex
-	p   *policy.Policy
-	err error
+	mu     sync.Mutex
+	p      *policy.Policy
+	err    error
+	origin string
+}
+
+func (f *fixedPolicy) Origin() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.origin
 }
 
 func (f *fixedPolicy) Current() (*policy.Policy, error) {
@@ -166,19 +252,20 @@ func (f *fixedPolicy) Current() (*policy.Policy, error) {
 
 // kit is a manager on a real ledger and a simulated cloud in virtual time.
 type kit struct {
-	t       *testing.T
-	dir     string
-	sim     *lambdatest.Server
-	db      *ledger.DB
-	keys    lease.KeyDir
-	machine *machine
-	policy  *fixedPolicy
-	crash   func(point string)
-	timing  lease.Timing
-	log     *slog.Logger
-	m       *lease.Manager
-	passes  atomic.Int64 // of the manager's loop, while a lease lives
-	halt    func()       // ends the manager's loop and waits for it
+	t        *testing.T
+	dir      string
+	sim      *lambdatest.Server
+	db       *ledger.DB
+	keys     lease.KeyDir
+	machine  *machine
+	policy   *fixedPolicy
+	crash    func(point string)
+	timing   lease.Timing
+	noLaunch bool
+	log      *slog.Logger
+	m        *lease.Manager
+	looks    atomic.Int64 // of the manager's loop at the live leases
+	halt     func()       // ends the manager's loop and waits for it
 }
 
 const testType = "gpu_1x_a10"
@@ -228,12 +315,17 @@ func (k *kit) client(apiKey string) cloud {
 // start makes a manager as a new process would and lets it reconcile.
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
-		Store: k.db, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, Lead: k.lead,
+		Store: tracked{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch,
 	})
 	require.NoError(k.t, err)
 	k.m = m
-	ctx, cancel := context.WithCancel(context.Background())
+	k.t.Cleanup(func() { // a launch goes on beyond its call
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = m.Close(ctx)
+	})
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
 	k.halt = sync.OnceFunc(func() {
@@ -242,18 +334,29 @@ func (k *kit) start(c lease.Cloud) {
 	})
 }
 
-// lead counts the passes of the manager's loop.
-func (k *kit) lead(string) (bool, error) {
-	k.passes.Add(1)
-	return true, nil
+// tracked is the ledger, which counts how often the manager's loop reads the live leases: at
+// least once in a pass, and at most three times.
+type tracked struct {
+	lease.Store
+	k *kit
 }
 
-// breathe lets the loop and its calls run between two moments: two passes, or, where
-// it makes none, a while.
+// loop marks the context of the manager's loop.
+type loop struct{}
+
+func (w tracked) Live(ctx context.Context) ([]lease.Lease, error) {
+	if ctx.Value(loop{}) != nil {
+		w.k.looks.Add(1)
+	}
+	return w.Store.Live(ctx)
+}
+
+// breathe lets the loop and its calls run between two moments: what is left of one pass
+// and a whole one, or, where it hangs, a while.
 func (k *kit) breathe() {
-	from := k.passes.Load()
-	for limit := time.Now().Add(20 * time.Millisecond); k.passes.Load() < from+2 && time.Now().Before(limit); {
-		time.Sleep(3 * time.Millisecond)
+	from := k.looks.Load()
+	for limit := time.Now().Add(50 * time.Millisecond); k.looks.Load() < from+5 && time.Now().Before(limit); {
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 
@@ -290,7 +393,7 @@ func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.L
 
 func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
-	limit := time.Now().Add(time.Minute)
+	limit := time.Now().Add(3 * time.Minute)
 	for {
 		l := k.get(id)
 		if ok(l) {

@@ -65,8 +65,9 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 	case res.Decision.Verdict == policy.Ask:
 		return m.asked(ctx, res.Lease, res.Decision)
 	case res.Decision.Verdict != policy.Allow:
-		return Lease{}, denied(res.Decision)
+		return Lease{}, m.denied(ctx, res.Decision, l.Principal)
 	}
+	m.mayTryAgain(r, res.Lease)
 	return m.send(ctx, p, res.Lease, q.Regions, secrets)
 }
 
@@ -145,7 +146,7 @@ func (m *Manager) intent(ctx context.Context, p *policy.Policy, r LaunchRequest,
 	now := m.now()
 	l := Lease{
 		ID: ID(id), Principal: r.Principal, Purpose: r.Purpose, IdempotencyKey: r.IdempotencyKey, Fingerprint: r.fingerprint(),
-		Account: account, Home: m.Home, AskedRegion: r.Region, Results: strings.Join(r.Results, "\n"), ResultsDir: strings.ReplaceAll(r.ResultsDir, LeaseInPath, id),
+		PolicyOrigin: m.Policy.Origin(), Account: account, Home: m.Home, AskedRegion: r.Region, Results: strings.Join(r.Results, "\n"), ResultsDir: strings.ReplaceAll(r.ResultsDir, LeaseInPath, id),
 		Type: q.Offer.Type, ImageFamily: m.ImageFamily, GPUs: q.Offer.GPUs, TTL: q.TTL, CreatedAt: now, DecideBy: now.Add(p.ApprovalTime()),
 	}
 	return m.dated(ctx, p, l, q, now)
@@ -183,7 +184,7 @@ func repeated(old Lease, r LaunchRequest) (Lease, error) {
 	if old.Fingerprint != r.fingerprint() {
 		return Lease{}, &Error{
 			Code: CodeInvalidInput, Message: fmt.Sprintf("the idempotency key %q was used for another request", r.IdempotencyKey),
-			Why: fmt.Sprintf("lease %s has it, for %s with a TTL of %s", old.ID, old.Type, old.TTL), Next: "use a new key, or repeat the first request as it was", LeaseID: old.ID,
+			Why: fmt.Sprintf("lease %s has it; what differs: %s", old.ID, r.unlike(old)), Next: "use a new key, or repeat the first request as it was", LeaseID: old.ID,
 		}
 	}
 	return old, nil

@@ -100,6 +100,7 @@ type Lease struct {
 	IdempotencyKey string // "" for none; unique per principal
 	Fingerprint    string // of the request, to tell a repeat from another request under the same key
 	PolicyHash     string // the policy that allowed it
+	PolicyOrigin   string // where that comes from, see PolicySource; "" in leases of older versions
 	Account        string // fingerprint of the API key that launched it; another key's 404 proves nothing
 
 	Home        string // the state directory that holds its private key: only processes there can reach the machine
@@ -125,6 +126,9 @@ type Lease struct {
 	Addr       string // IPv4 address, "" until known
 	HostKey    string // pinned host key, authorized_keys form
 
+	NextHostKey string // is right too: the machine may have taken it since it was written here; "" for none
+	HostKeyFrom string // where the pinned key is from: HostKeyGiven or HostKeyMade; "" until the machine is ready
+
 	CreatedAt    time.Time // when it was asked for
 	DecideBy     time.Time // awaiting approval: when the request expires
 	ApprovedAt   time.Time // when a person said yes
@@ -136,16 +140,27 @@ type Lease struct {
 	Missing      int       // how many such listings in a row
 	BillingFrom  time.Time // earliest moment from which the cloud may bill
 	ReadyAt      time.Time
-	Deadline     time.Time // when the lease is ended whatever happens
-	HardStop     time.Time // the latest deadline that the policy could ever extend to; part of the name
-	IdleSince    time.Time // ready: since when nothing has used it; zero while something does, or nobody knows
-	StopAt       time.Time // when the end was decided
-	RescuedAt    time.Time // stopping: when jobs were ended and results brought home, as far as that went
-	Rescue       string    // what came of that, in one sentence
-	TerminateAt  time.Time // when the cloud last accepted a terminate call
-	GoneAt       time.Time // when the cloud first showed it gone
+	Deadline     time.Time     // when the lease is ended whatever happens
+	HardStop     time.Time     // the latest deadline that the policy could ever extend to; part of the name
+	IdleSince    time.Time     // ready: since when nothing has used it; zero while something does, or nobody knows
+	GPUWatched   time.Duration // for how long its GPUs have been watched
+	GPUBusy      time.Duration // for how much of that one of them worked
+	StopAt       time.Time     // when the end was decided
+	RescuedAt    time.Time     // stopping: when jobs were ended and results brought home, as far as that went
+	Rescue       string        // what came of that, in one sentence
+	TerminateAt  time.Time     // when the cloud last accepted a terminate call
+	GoneAt       time.Time     // when the cloud first showed it gone
 	EndedAt      time.Time
 }
+
+// Where a host key is from.
+const (
+	// HostKeyGiven was made here and given by user_data, which every process on the
+	// machine can read; it could not be replaced there.
+	HostKeyGiven = "user_data"
+	// HostKeyMade was made on the machine and has never left it.
+	HostKeyMade = "machine"
+)
 
 // CostAt is what the lease has cost at the given time, rounded up to whole
 // minutes: from the earliest sign of billing to its confirmed end, so never
@@ -206,6 +221,9 @@ func (l Lease) began() time.Time {
 	}
 	return l.ReservedAt
 }
+
+// GPUUse is how much its GPUs have worked, as far as that is known.
+func (l Lease) GPUUse() GPUUse { return GPUUse{l.GPUWatched, l.GPUBusy} }
 
 // owns reports whether an instance is this lease's by its signed name, or by
 // the tag that repeats it. A key name is no proof: anybody in the account can

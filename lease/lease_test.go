@@ -15,6 +15,7 @@ import (
 )
 
 func TestLeaseFromLaunchToReceipt(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 30 * time.Minute, Purpose: "a test"})
 	require.Equal(t, lease.Booting, l.State)
@@ -53,6 +54,7 @@ func TestLeaseFromLaunchToReceipt(t *testing.T) {
 }
 
 func TestRefusalsLaunchNothing(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		request lease.LaunchRequest
@@ -72,6 +74,7 @@ func TestRefusalsLaunchNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, lambdatest.Config{})
 			if tt.change != nil {
 				k.policy.mu.Lock()
@@ -92,6 +95,7 @@ func TestRefusalsLaunchNothing(t *testing.T) {
 }
 
 func TestIdempotencyKeyGivesTheSameLease(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	r := lease.LaunchRequest{Type: testType, TTL: time.Hour, IdempotencyKey: "call-1"}
 	first := k.launch(r)
@@ -106,6 +110,7 @@ func TestIdempotencyKeyGivesTheSameLease(t *testing.T) {
 }
 
 func TestStopBeforeReady(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{BootTime: time.Hour})
 	l := k.launch(lease.LaunchRequest{})
 	_, err := k.m.Stop(t.Context(), l.ID)
@@ -114,6 +119,7 @@ func TestStopBeforeReady(t *testing.T) {
 }
 
 func TestDeadlineEndsTheLease(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	l = k.untilState(l.ID, lease.Ready)
@@ -127,6 +133,7 @@ func TestDeadlineEndsTheLease(t *testing.T) {
 }
 
 func TestDeadlineOfALeaseWhoseServerDied(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	k.untilState(l.ID, lease.Ready)
@@ -139,6 +146,7 @@ func TestDeadlineOfALeaseWhoseServerDied(t *testing.T) {
 }
 
 func TestBootThatNeverEnds(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{BootTime: 100 * time.Hour})
 	l := k.launch(lease.LaunchRequest{})
 	l = k.untilBy(l.ID, "given up", 20*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
@@ -147,6 +155,7 @@ func TestBootThatNeverEnds(t *testing.T) {
 }
 
 func TestNotReadyUntilEveryGateIsPassed(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) {
 		k.machine.wrongKey = true
 		k.machine.cloudInit = remote.CloudInitRunning
@@ -166,6 +175,7 @@ func TestNotReadyUntilEveryGateIsPassed(t *testing.T) {
 }
 
 func TestSickGPUsEndTheLease(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) {
 		k.machine.health = remote.Health{Healthy: false, Reason: "0 of 1 GPUs"}
 	})
@@ -176,6 +186,7 @@ func TestSickGPUsEndTheLease(t *testing.T) {
 }
 
 func TestUnknownLeases(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	for _, id := range []lease.ID{"", "nonsense", "aaaaaaaaaaaa", "../../etc/pass"} {
 		_, err := k.m.Stop(t.Context(), id)
@@ -188,6 +199,7 @@ func TestUnknownLeases(t *testing.T) {
 }
 
 func TestCapHoldsForManyAtOnce(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	worst := policy.Cents(129).For(57 * time.Minute) // 15 to boot, 30, 12 to stop
 	k.policy.p.MaxLeases = 0
@@ -210,4 +222,37 @@ func TestCapHoldsForManyAtOnce(t *testing.T) {
 	require.Equal(t, 3, allowed, "all that fits is given, and nothing more")
 	require.Equal(t, 3, k.sim.LaunchCount())
 	require.LessOrEqual(t, k.usage().Day, k.policy.p.Caps.PerDay)
+}
+
+// A request that is refused for the number of leases says which of them could go, and an
+// idempotency key that was used before says for what else.
+func TestRefusalsThatNameWhatStandsInTheWay(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.MaxLeases = 1 })
+	l := k.launch(lease.LaunchRequest{TTL: time.Hour, IdempotencyKey: "once"})
+	_, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: time.Hour})
+	require.Equal(t, lease.CodePolicyDenied, lease.CodeOf(err))
+	var refused *lease.Error
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Next, "stop_lease for one that is not needed any more: "+string(l.ID))
+	_, err = k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: 2 * time.Hour, IdempotencyKey: "once"})
+	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
+	require.ErrorContains(t, err, `TTL was "1h0m0s" and is "2h0m0s"`)
+}
+
+// What needs approval says from when on.
+func TestCapacitySaysFromWhenAPersonIsAsked(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.ApproveAbove = 2 * policy.Dollar })
+	c, err := k.m.Capacity(t.Context())
+	require.NoError(t, err)
+	for _, o := range c.Offers {
+		if o.Type == testType {
+			require.True(t, o.Allowed)
+			// (2 $ / 1.29 $/h = 93 min) less 15 min to boot and 12 min to stop
+			require.Contains(t, o.Rule, "over 66 min a person has to approve it (approve_above")
+			return
+		}
+	}
+	require.Fail(t, "the type is not listed")
 }

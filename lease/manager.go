@@ -50,6 +50,10 @@ type Config struct {
 	// with require_guard refuses the launch. Nil: this process is the guard.
 	EnsureGuard func(ctx context.Context) error
 
+	// NoLaunch leaves what was approved to other processes: this one is about to end,
+	// and starts nobody who would guard it.
+	NoLaunch bool
+
 	Timing Timing
 	Logger *slog.Logger
 	// Crash is called with the name of each step at which a process may die; nil
@@ -120,11 +124,14 @@ type Manager struct {
 	launches sync.WaitGroup // launch calls under way; Close waits for them
 	wake     chan struct{}  // tells the reconciler that there is something new
 
-	mu     sync.Mutex
-	tasks  map[string]bool // what is being done to a machine, one of each kind for a lease
-	stops  map[ID]stopTry
-	used   map[ID]time.Time // when a use was last written down
-	closed bool
+	mu         sync.Mutex
+	tasks      map[string]bool // what is being done to a machine, one of each kind for a lease
+	stops      map[ID]stopTry
+	used       map[ID]time.Time // when a use was last written down
+	again      map[ID]*again    // launches by this process that may be tried once more
+	uses       map[ID]seenUse   // what the machines' GPUs were last known to have done
+	forwarding map[ID]bool      // leases of which this process forwards ports
+	closed     bool
 }
 
 // New checks the configuration and makes a Manager. It does no I/O.
@@ -172,7 +179,7 @@ func New(c Config) (*Manager, error) {
 	return &Manager{
 		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
 		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
-		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{},
+		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, uses: map[ID]seenUse{}, again: map[ID]*again{}, forwarding: map[ID]bool{},
 	}, nil
 }
 
@@ -206,6 +213,14 @@ func (m *Manager) nudge() {
 	}
 }
 
+// nudgeUnless nudges where something was written. What failed is tried again at the
+// next tick: a nudge would make that a loop without a pause.
+func (m *Manager) nudgeUnless(err *error) {
+	if *err == nil {
+		m.nudge()
+	}
+}
+
 // policyNow is the policy in force; without one nothing is launched.
 func (m *Manager) policyNow() (*policy.Policy, error) {
 	p, err := m.Policy.Current()
@@ -233,9 +248,13 @@ func (m *Manager) target(l Lease) (remote.Target, error) {
 			Next: "use the machine from where it was launched, or stop_lease", Err: err,
 		}
 	}
-	host, err := parseHostKey(l.HostKey)
+	t := remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer}
+	t.HostKey, err = parseHostKey(l.HostKey)
+	if err == nil && l.NextHostKey != "" {
+		t.NextHostKey, err = parseHostKey(l.NextHostKey)
+	}
 	if err != nil {
 		return remote.Target{}, &Error{Code: CodeInternal, Message: "the pinned host key of this lease cannot be read", LeaseID: l.ID, Err: err}
 	}
-	return remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer, HostKey: host}, nil
+	return t, nil
 }

@@ -103,10 +103,14 @@ func (w *world) wrote(was, is lease.Lease, note string) {
 	case is.State == lease.Stopping:
 		w.checkReason(was, is)
 	case is.State == lease.Ended:
-		t.ill = !w.lastIll.Before(t.born) || w.well() <= 0
+		t.ill = !w.lastIll.Add(freshTime).Before(t.born) || w.well() <= 0
 		w.checkEnd(is)
 	}
 }
+
+// freshTime is how long a process believes in a time that the cloud has agreed to: for so long
+// after a jump of its clock it may date a lease by the wrong one.
+const freshTime = time.Minute
 
 // checkReservation: until its end a lease holds what its terms can cost.
 func (w *world) checkReservation(was, is lease.Lease, t *truth) {
@@ -176,10 +180,11 @@ func (w *world) checkEnd(l lease.Lease) {
 // settling is how long a launch is looked for; see lease.Timing.
 const settling = 10 * time.Minute
 
-// unfindable reports whether an instance stays hidden for longer than anybody looks for it.
+// unfindable reports whether an instance stays hidden for longer than anybody looks for it, or
+// did until the listings that have just been made, and its page may still be denied.
 func (w *world) unfindable(i lambdatest.Instance) bool {
 	until := w.hidden[i.ID]
-	return time.Now().Before(until) && until.Sub(i.LaunchedAt) >= settling
+	return time.Now().Before(until.Add(time.Minute)) && until.Sub(i.LaunchedAt) >= settling
 }
 
 // staleAt reports whether the cloud's answers denied what exists, at or shortly before a time.

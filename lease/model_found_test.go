@@ -33,9 +33,11 @@ func a10(ttl, gap time.Duration) move {
 
 // What the model has found in the manager, as short as it can be told.
 func TestSequencesThatTheModelHasFound(t *testing.T) {
+	t.Parallel()
 	empty := lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Count: 1}
 	typesFail := lambdatest.Fault{Op: lambdatest.OpListTypes, Code: lambdatest.CodeInvalidKey, Until: 30 * time.Minute}
 	unlisted := lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, UnlistedFor: 5 * time.Minute}
+	wrongDate := lambdatest.Fault{Op: lambdatest.OpListInstances, ClockSkew: -18 * time.Hour, Until: 25 * time.Minute}
 	tests := map[string]script{
 		// It was stopping for ever and held its reservation: nothing was sent, so nothing was looked for.
 		"whoever stops an unsent launch dies before it settles": {calmSetup, []move{
@@ -69,6 +71,16 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 			a10(100*time.Minute, 5*time.Minute), {Do: "kill at", X: "absence-noted"}, {Do: "fault", X: "list empty", Fault: empty, Gap: time.Hour},
 			{Do: "instance", X: "vanish", Gap: 5 * time.Minute}, {Do: "start", Gap: time.Minute},
 		}},
+		// It was settled as gone, came back, and was found by the next hour's sweep.
+		"the cloud denies a machine that it bills, and the time is wrong": {calmSetup, []move{
+			{Do: "fault", X: "date long", Fault: wrongDate}, a10(90*time.Minute, 10*time.Minute),
+			{Do: "fault", X: "stale", Fault: lambdatest.Fault{Op: lambdatest.OpListInstances, Omit: "*", Until: 3 * time.Minute}, Gap: 30 * time.Minute},
+		}},
+		// A stop that could not be written asked for the next look at once, and for ever.
+		"a ledger that cannot be written, when only another key is there": {calmSetup, []move{
+			{Do: "kill at", X: "key-added"}, a10(time.Hour, 20*time.Second), {Do: "ledger", X: "write", D: 9 * time.Minute},
+			{Do: "another key", Which: 3, D: 30 * time.Minute, Gap: 15 * time.Minute},
+		}},
 	}
 	g := newPlayground(t)
 	for name, s := range tests {
@@ -87,6 +99,7 @@ func TestSequencesThatTheModelHasFound(t *testing.T) {
 // The cloud's own clock goes wrong, in answer after answer, after a launch. When the
 // lease ends before it has begun, as it seems, its reservation is what it has cost.
 func TestEndBeforeTheBeginning(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: time.Hour})
 	l = k.untilState(l.ID, lease.Ready)

@@ -357,6 +357,7 @@ func settledEarly() plant {
 // way between the manager and the world, some sequence fails before long. With
 // GPULEASE_MODEL_PLANTED each is looked for from the first sequence on, in so many.
 func TestModelFindsPlantedDefects(t *testing.T) {
+	t.Parallel()
 	if raceEnabled {
 		t.Skip("left out under the race detector: this is about the model, which TestModel looks for races with")
 	}

@@ -19,6 +19,8 @@ func (p *policies) Current() (*policy.Policy, error) {
 	return p.now, nil
 }
 
+func (p *policies) Origin() string { return "" }
+
 func (p *policies) change(f func(*policy.Policy)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -330,6 +330,13 @@ func (m edgeMachine) Health(ctx context.Context, t remote.Target, gpus int) (rem
 	return m.machine.Health(ctx, t, gpus)
 }
 
+func (m edgeMachine) Samples(ctx context.Context, t remote.Target, window time.Duration) (remote.Samples, error) {
+	if err := m.Check(ctx, t); err != nil {
+		return remote.Samples{}, err
+	}
+	return m.machine.Samples(ctx, t, window)
+}
+
 func (m edgeMachine) Activity(ctx context.Context, t remote.Target) (remote.Activity, error) {
 	if err := m.Check(ctx, t); err != nil {
 		return remote.Activity{}, err

@@ -56,9 +56,10 @@ type failure struct {
 // TestModel plays as many sequences as GPULEASE_MODEL_RUNS says (make model: 10,000), from
 // the seed GPULEASE_MODEL_SEED on.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	runs := 150
 	if raceEnabled || testing.Short() {
-		runs = 15
+		runs = 10
 	}
 	runs = env("GPULEASE_MODEL_RUNS", runs)
 	seed := env("GPULEASE_MODEL_SEED", 1)

@@ -28,7 +28,7 @@ type Offer struct {
 	Price       policy.Money // per hour for the whole instance
 
 	Allowed    bool
-	Rule       string        // the rule that denies it, with value and source
+	Rule       string        // the rule that denies it, with value and source; where it is allowed, from when a person has to approve it
 	LongestTTL time.Duration // that policy and budget afford now; 0 where it is denied
 }
 
@@ -71,7 +71,7 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 				break
 			}
 			if d.LongestTTL > 0 {
-				o.Allowed, o.Rule, o.LongestTTL = true, "", d.LongestTTL
+				o.Allowed, o.Rule, o.LongestTTL = true, whenAsked(p, m.policyRequest(p, m.Principal, o, region, 0), usage), d.LongestTTL
 				break
 			}
 			if i == 0 && len(d.Violations) > 0 {
@@ -97,6 +97,20 @@ func (m *Manager) Capacity(ctx context.Context) (Capacity, error) {
 		return strings.Compare(a.Type, b.Type)
 	})
 	return c, nil
+}
+
+// whenAsked says from which TTL on a person has to say yes, "" for never.
+func whenAsked(p *policy.Policy, r policy.Request, u policy.Usage) string {
+	longest := policy.Evaluate(p, r, u, nil).LongestTTL
+	r.TTL = max(r.TTL, longest)
+	switch d := policy.Evaluate(p, r, u, nil); {
+	case d.Verdict != policy.Ask:
+		return ""
+	case d.Nearest == nil:
+		return "a person has to approve it (" + d.ApprovalRule + ")"
+	default:
+		return fmt.Sprintf("over %d min a person has to approve it (%s)", int(d.Nearest.TTL/time.Minute), d.ApprovalRule)
+	}
 }
 
 // offers are the cloud's instance types, with capacity or without. None at all is a

@@ -22,6 +22,13 @@ type LaunchRequest struct {
 	Principal      string   // who asks; "" is the manager's
 	Results        []string // paths on the machine to bring home before its end
 	ResultsDir     string   // local directory for them, absolute and allowed by the caller; see [LeaseInPath]
+	// Elsewhere lets the launch be tried once more when its machine turns out to be
+	// sick: at no higher price, and in another region where there is one. It does
+	// nothing where Region names one.
+	Elsewhere bool
+
+	avoid    string       // the region of a sick machine, taken last
+	notAbove policy.Money // highest price; 0 for any
 }
 
 // Quote is what a launch would cost and what the policy says of it. Nothing is
@@ -71,6 +78,26 @@ func (r LaunchRequest) fingerprint() string {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
+}
+
+// unlike says in what a request differs from the one that a lease was made for.
+func (r LaunchRequest) unlike(l Lease) string {
+	var said []string
+	say := func(what, was, is string) {
+		if was != is {
+			said = append(said, fmt.Sprintf("%s was %q and is %q", what, was, is))
+		}
+	}
+	say("type", l.Type, r.Type)
+	say("region", l.AskedRegion, r.Region)
+	if r.TTL != 0 {
+		say("TTL", l.TTL.String(), r.TTL.String())
+	}
+	say("results", strings.ReplaceAll(l.Results, "\n", " "), strings.Join(r.Results, " "))
+	if said == nil {
+		return "the TTL is given in one and left to the policy in the other, or the local directory for the results is another"
+	}
+	return strings.Join(said, ", ")
 }
 
 // Quote says what the launch would cost at most, and what the policy decides
@@ -140,6 +167,9 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 	case slices.Contains(o.Regions, r.Region):
 		q.Regions = []string{r.Region}
 	}
+	if q, err = r.elsewhere(q); err != nil {
+		return Quote{}, nil, err
+	}
 	if len(q.Regions) == 0 {
 		if ok, rule := p.TypeAllowed(r.Principal, o.Type, r.Region, o.Price); !ok {
 			return Quote{}, nil, &Error{Code: CodePolicyDenied, Message: fmt.Sprintf("the policy does not allow %s", o.Type), Why: rule, Next: "list_capacity shows what is allowed"}
@@ -190,6 +220,28 @@ func (m *Manager) noCapacity(p *policy.Policy, r LaunchRequest, o Offer, offers 
 	}
 	if len(o.Regions) > 0 {
 		e.Next = fmt.Sprintf("launch_lease with region %q, where it is free, or without a region", o.Regions[0])
+	}
+	return e
+}
+
+// denied is denied, and names the leases that stand in the way where their number does.
+func (m *Manager) denied(ctx context.Context, d policy.Decision, principal string) *Error {
+	e := denied(d)
+	full := slices.ContainsFunc(d.Violations, func(v policy.Violation) bool {
+		return strings.HasSuffix(v.Rule, "max_leases") || strings.HasSuffix(v.Rule, "max_gpus")
+	})
+	live, err := m.Store.Live(ctx)
+	if !full || err != nil {
+		return e
+	}
+	var held []string
+	for _, l := range live {
+		if l.Principal == principal && l.Counts() && len(held) < 5 {
+			held = append(held, fmt.Sprintf("%s (%s, %s)", l.ID, l.Type, l.State))
+		}
+	}
+	if len(held) > 0 {
+		e.Next = "stop_lease for one that is not needed any more: " + strings.Join(held, ", ")
 	}
 	return e
 }

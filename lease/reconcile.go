@@ -46,6 +46,7 @@ type reconciler struct {
 	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
 	untidy   bool    // the last look has found instances of ended leases, or has failed
+	lived    bool    // leases may have ended since we last asked whether an instance may return
 	known    []Lease // live as of the last good look at the ledger
 	others   []Lease // those of them that were launched with another API key
 	working  sync.WaitGroup
@@ -92,9 +93,12 @@ func (r *reconciler) pass(ctx context.Context) error {
 		return fmt.Errorf("read the live leases: %w", err)
 	}
 	r.known = leases
+	r.tryAgain(ctx, leases)
+	r.tendForwards(ctx, leases)
 	if len(leases) == 0 {
 		return r.sweepWhenDue(ctx)
 	}
+	r.lived = true
 	account, err := m.Cloud.Account(ctx)
 	if err != nil {
 		r.stepDown()
@@ -204,6 +208,13 @@ func (r *reconciler) sweepWhenDue(ctx context.Context) error {
 	if r.swept.IsZero() {
 		r.swept = now.Add(sweepFirst - sweepEvery) // an agent's first question goes first
 	}
+	if r.lived {
+		again, err := r.m.MayReturn(ctx)
+		if err != nil {
+			return err
+		}
+		r.lived, r.untidy = false, r.untidy || again
+	}
 	every := sweepEvery
 	if r.untidy {
 		every = sweepAgain
@@ -211,7 +222,7 @@ func (r *reconciler) sweepWhenDue(ctx context.Context) error {
 	if since := now.Sub(r.swept); since >= 0 && since < every {
 		return nil
 	}
-	r.swept = now
+	r.swept, r.lived = now, true // and see afterwards whether once more
 	err := r.m.Sweep(ctx)
 	r.untidy = err != nil
 	if err != nil {

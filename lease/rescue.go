@@ -76,6 +76,7 @@ func (m *Manager) rescue(ctx context.Context, id ID) error {
 	said := "no time was left for it"
 	if left > 0 {
 		bounded, cancel := context.WithTimeout(ctx, left)
+		m.freshUse(bounded, l, lastLook)
 		said = m.sayFarewell(bounded, l)
 		cancel()
 	}
@@ -84,6 +85,7 @@ func (m *Manager) rescue(ctx context.Context, id ID) error {
 	}
 	m.Crash("rescued")
 	for {
+		l = m.withUse(l)
 		l.RescuedAt, l.Rescue = m.now(), said
 		_, err := m.Store.Update(ctx, l, "before the end: "+said)
 		if err == nil {
@@ -114,7 +116,7 @@ func (m *Manager) sayFarewell(ctx context.Context, l Lease) string {
 		return said
 	}
 	m.Crash("jobs-ended")
-	sum, err := m.Machine.Fetch(ctx, t, l.resultPaths(), l.ResultsDir, remote.FetchOptions{Unlinked: true})
+	sum, err := m.Machine.Fetch(ctx, t, l.resultPaths(), l.ResultsDir, remote.FetchOptions{Unlinked: true, Manifest: ManifestName})
 	said += fmt.Sprintf("; %d result files (%d bytes) are in %s", len(sum.Files), sum.Bytes, l.ResultsDir)
 	if len(sum.Missing) > 0 {
 		said += "; not there: " + strings.Join(sum.Missing, ", ")

@@ -8,6 +8,10 @@ import (
 	"strings"
 )
 
+// ManifestName is the file beside what has come home that lists all of it with
+// hashes, and what did not come and why.
+const ManifestName = "gpulease-manifest.json"
+
 // LeaseInPath stands for the lease's id in [LaunchRequest.ResultsDir]: who asks
 // for a launch does not know it yet.
 const LeaseInPath = "<lease>"

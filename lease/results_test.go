@@ -16,6 +16,7 @@ import (
 )
 
 func TestResultsNamedLater(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	dir := t.TempDir()
 	var asked []string
@@ -60,6 +61,7 @@ func TestResultsNamedLater(t *testing.T) {
 // Where a lease has no directory for results yet, only its own home may name one: a path
 // means something else on another computer.
 func TestResultsOfALeaseFromElsewhere(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	plain, named := k.launch(lease.LaunchRequest{}), k.launch(lease.LaunchRequest{Results: []string{"a"}, ResultsDir: "/home/a"})
 	for _, id := range []lease.ID{plain.ID, named.ID} {
@@ -78,6 +80,7 @@ func TestResultsOfALeaseFromElsewhere(t *testing.T) {
 }
 
 func TestDueIsWhatHasToEndNow(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{TerminateTime: time.Hour})
 	due := func() []lease.ID {
 		all, err := k.m.Due(t.Context())
@@ -102,6 +105,7 @@ func TestDueIsWhatHasToEndNow(t *testing.T) {
 }
 
 func TestSpendingPerPrincipal(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, lambdatest.Config{})
 	k.change(func(p *policy.Policy) { p.Principals = map[string]policy.Limits{"idle": {MaxLeases: 1}} })
 	k.launch(lease.LaunchRequest{})

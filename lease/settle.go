@@ -42,6 +42,7 @@ func (m *Manager) forget(ctx context.Context, l Lease) {
 	m.mu.Lock()
 	delete(m.stops, l.ID)
 	delete(m.used, l.ID)
+	delete(m.uses, l.ID)
 	m.mu.Unlock()
 	if err := m.Keys.Delete(l.ID); err != nil {
 		m.log.Warn("a private key stays behind", "lease", l.ID, "err", err)

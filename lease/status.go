@@ -20,6 +20,7 @@ type Status struct {
 	Guard      string       // who enforces the deadline and when it was last seen; "none" for nobody
 	Warnings   []string
 	At         time.Time
+	SecondTry  ID // the lease that was launched because this one's machine was sick
 }
 
 func (m *Manager) get(ctx context.Context, id ID) (Lease, error) {
@@ -144,6 +145,10 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		if s.BudgetLeft < l.Price && l.State == Ready {
 			warn("budget low: %s are left, less than an hour of this machine, so it can hardly be extended", s.BudgetLeft)
 		}
+	}
+	if second := m.secondTry(ctx, l); second.Note != "" {
+		s.SecondTry = second.ID
+		warn("%s", second.Note)
 	}
 	if l.State == Ended {
 		s.Guard = ""

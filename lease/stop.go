@@ -14,6 +14,9 @@ import (
 // disk and the cloud was asked once; the lease is [Ended] only when the cloud
 // has shown the instance to be gone, which [Manager.Wait] waits for.
 func (m *Manager) Stop(ctx context.Context, id ID) (Lease, error) {
+	if l, err := m.get(ctx, id); err == nil && l.State == Ready {
+		m.freshUse(ctx, l, lastLook)
+	}
 	l, err := m.stop(ctx, id, Stopped, "stop was asked for")
 	if err != nil || l.State != Stopping {
 		return l, err
@@ -30,8 +33,8 @@ func (m *Manager) stop(ctx context.Context, id ID, why Reason, detail string) (L
 }
 
 // stopIf is stop, where cause gives a reason for the lease as it is when that is written.
-func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, string)) (Lease, error) {
-	defer m.nudge()
+func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, string)) (_ Lease, err error) {
+	defer m.nudgeUnless(&err)
 	for {
 		l, err := m.get(ctx, id)
 		if err != nil {
@@ -58,6 +61,7 @@ func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, 
 			return done, nil
 		}
 		unsent := l.LaunchSentAt.IsZero()
+		l = m.withUse(l)
 		l.State, l.Reason, l.Detail, l.StopAt = Stopping, why, detail, m.now()
 		if l.wantsRescue() && l.Results != "" {
 			l.Detail += "; its results are brought home first"

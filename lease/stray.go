@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
@@ -57,6 +58,24 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) (f
 		errs = append(errs, m.endStray(ctx, l, inst.ID, policy.Cents(int64(inst.InstanceType.PriceCentsPerHour))))
 	}
 	return found, errors.Join(errs...)
+}
+
+// returnsWithin is how long after an end that nothing but absence has shown an
+// instance is looked for once more: a cloud can deny for minutes what it bills.
+const returnsWithin = 15 * time.Minute
+
+// MayReturn reports whether a lease has just ended of which the cloud has neither
+// accepted a stop nor shown an end. Until its time is over, sweeps are made each minute.
+func (m *Manager) MayReturn(ctx context.Context) (bool, error) {
+	newest, err := m.Store.List(ctx, 100)
+	if err != nil {
+		return false, fmt.Errorf("read the newest leases: %w", err)
+	}
+	now := m.now()
+	return slices.ContainsFunc(newest, func(l Lease) bool {
+		since := now.Sub(l.EndedAt)
+		return l.State == Ended && l.Missing > 0 && l.TerminateAt.IsZero() && since >= 0 && since < returnsWithin
+	}), nil
 }
 
 // signedName is the signed name of an instance, from its name or its tag.

@@ -57,28 +57,68 @@ func (m *Manager) usable(ctx context.Context, id ID) (Lease, remote.Target, erro
 	}
 }
 
-// Start starts a command as a detached job. The job runs on, whatever
-// disconnects. call is the caller's own name for this very call: the same again
-// gives the same job and starts nothing. With "" each call is a new job.
+// Start starts a command as a detached job and does not wait for its end; see [Manager.RunCommand].
 func (m *Manager) Start(ctx context.Context, id ID, call string, c remote.Command) (Job, error) {
+	j, _, _, err := m.RunCommand(ctx, id, call, c, 0, 0, 0)
+	return j, err
+}
+
+// RunCommand starts a command as a detached job, which runs on, whatever disconnects,
+// and waits up to wait for its end. The excerpts are at most head and tail bytes
+// of each stream. call is the caller's own name for this very call: the same
+// again gives the same job and starts nothing; with another command it is
+// refused. With "" each call is a new job. Where the command may have been
+// started in spite of an error, the job has its ID.
+func (m *Manager) RunCommand(ctx context.Context, id ID, call string, c remote.Command, wait time.Duration, head, tail int) (j Job, stdout, stderr remote.Excerpt, err error) {
 	l, t, err := m.usable(ctx, id)
+	j.Lease = l
 	if err != nil {
-		return Job{Lease: l}, err
+		return j, stdout, stderr, err
 	}
 	m.touch(ctx, id)
-	suffix, err := randomText(m.Rand, jobIDLength)
+	jobID, err := m.jobID(id, call)
+	if err != nil {
+		return j, stdout, stderr, err
+	}
+	j.Job, stdout, stderr, err = m.Machine.Run(ctx, t, jobID, c, wait, head, tail)
+	switch {
+	case err != nil:
+		j.Job = remote.Job{}
+		if mayHaveStarted(err) {
+			j.ID = jobID
+		}
+		return j, stdout, stderr, m.machineError("start the command", l, err)
+	case call != "" && j.Command != c.String():
+		return j, stdout, stderr, &Error{
+			Code: CodeInvalidInput, Message: "the same call was used for another command; nothing was started", LeaseID: id,
+			Why: fmt.Sprintf("job %s has it: %s", jobID, j.Command), Next: "use a new client_request_id, or repeat the first command as it was",
+		}
+	}
+	return j, stdout, stderr, nil
+}
+
+// jobID is the same for the same call, and a new one without.
+func (m *Manager) jobID(id ID, call string) (string, error) {
 	if call != "" {
 		sum := sha256.Sum256([]byte(string(id) + "\x00" + call))
-		suffix, err = nameEncoding.EncodeToString(sum[:])[:jobIDLength], nil
+		return string(id) + "-" + nameEncoding.EncodeToString(sum[:])[:jobIDLength], nil
 	}
+	suffix, err := randomText(m.Rand, jobIDLength)
 	if err != nil {
-		return Job{Lease: l}, &Error{Code: CodeInternal, Message: "a job id could not be made", LeaseID: id, Err: err}
+		return "", &Error{Code: CodeInternal, Message: "a job id could not be made", LeaseID: id, Err: err}
 	}
-	j, err := m.Machine.Start(ctx, t, string(id)+"-"+suffix, c)
-	if err != nil {
-		return Job{Lease: l}, m.machineError("start the command", l, err)
+	return string(id) + "-" + suffix, nil
+}
+
+// mayHaveStarted reports whether an error leaves open that the machine has taken
+// the command.
+func mayHaveStarted(err error) bool {
+	for _, proof := range []error{remote.ErrInvalid, remote.ErrDirectory, remote.ErrHostKey, remote.ErrAuth, remote.ErrStorage, remote.ErrClosed} {
+		if errors.Is(err, proof) {
+			return false
+		}
 	}
-	return Job{Lease: l, Job: j}, nil
+	return true
 }
 
 // jobTarget finds the machine of a job.
@@ -143,6 +183,34 @@ func (m *Manager) Page(ctx context.Context, jobID string, s remote.Stream, offse
 	return p, l, nil
 }
 
+// Mixed reads a part of both streams of a job; see [remote.Pool.Mixed].
+func (m *Manager) Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, Lease, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return remote.Mixed{}, l, err
+	}
+	m.touch(ctx, l.ID)
+	p, err := m.Machine.Mixed(ctx, t, jobID, offset, limit, wait)
+	if err != nil {
+		return p, l, m.machineError("read the job's output", l, err)
+	}
+	return p, l, nil
+}
+
+// Search looks for a pattern in a job's stdout or stderr; see [remote.Pool.Search].
+func (m *Manager) Search(ctx context.Context, jobID string, s remote.Stream, what remote.Search) (remote.Found, Lease, error) {
+	l, t, err := m.jobTarget(ctx, jobID)
+	if err != nil {
+		return remote.Found{}, l, err
+	}
+	m.touch(ctx, l.ID)
+	found, err := m.Machine.Search(ctx, t, jobID, s, what)
+	if err != nil {
+		return found, l, m.machineError("search the job's output", l, err)
+	}
+	return found, l, nil
+}
+
 // Cancel ends a job with every process that it has started.
 func (m *Manager) Cancel(ctx context.Context, jobID string, grace time.Duration) (Job, error) {
 	l, t, err := m.jobTarget(ctx, jobID)
@@ -174,10 +242,45 @@ func (m *Manager) Push(ctx context.Context, id ID, src, dst string, o remote.Pus
 	return s, l, nil
 }
 
+// Fetch brings files and directories of the machine into the local directory dst.
+// The caller has checked that dst lies within the allowed roots; that no link leads
+// to it is seen to here. What had come before an error is in the summary.
+func (m *Manager) Fetch(ctx context.Context, id ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, Lease, error) {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return remote.FetchSummary{}, l, err
+	}
+	o.Unlinked = true
+	var s remote.FetchSummary
+	err = m.inUseWhile(ctx, id, func() (err error) {
+		s, err = m.Machine.Fetch(ctx, t, paths, dst, o)
+		return err
+	})
+	if err != nil {
+		e := m.machineError("bring the files home", l, err)
+		if errors.Is(err, remote.ErrTooLarge) {
+			e.Next = "name fewer files, or allow more with max_bytes"
+		}
+		return s, l, e
+	}
+	return s, l, nil
+}
+
+// Visit calls do with the target of a ready lease's machine, for a person who works
+// there by hand. The lease counts as used until do returns.
+func (m *Manager) Visit(ctx context.Context, id ID, do func(Lease, remote.Target) error) error {
+	l, t, err := m.usable(ctx, id)
+	if err != nil {
+		return err
+	}
+	return m.inUseWhile(ctx, id, func() error { return do(l, t) })
+}
+
 // machineError puts an error of the machine into the words and codes of this
 // package.
 func (m *Manager) machineError(op string, l Lease, err error) *Error {
 	e := &Error{Code: CodeInternal, Message: op + ": it did not work", Why: err.Error(), LeaseID: l.ID, Err: err}
+	var mass *remote.MassDeletionError
 	switch {
 	case errors.Is(err, remote.ErrJobNotFound):
 		e.Code, e.Message, e.Next = CodeJobNotFound, op+": the machine does not know this job", "get_lease lists the jobs of the lease"
@@ -188,6 +291,9 @@ func (m *Manager) machineError(op string, l Lease, err error) *Error {
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": that directory is not there on the machine", "make it with run_command, or send it with sync_files, and call again"
 	case errors.Is(err, remote.ErrConflict):
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": something else is in the way on the machine, and it was not replaced", "move it away with run_command, or choose another remote_dir"
+	case errors.As(err, &mass):
+		e.Code, e.Message = CodeInvalidInput, fmt.Sprintf("%s: it would delete %d of the %d files that were sent there before, and at most %d may go at once; nothing was sent or deleted", op, mass.Gone, mass.Known, mass.Most)
+		e.Next = fmt.Sprintf("see that local_dir and remote_dir are the right ones; if the deletion is meant, call again with max_delete %d", mass.Gone)
 	case errors.Is(err, remote.ErrTooLarge):
 		e.Code, e.Message, e.Next = CodeInvalidInput, op+": it is too large", "leave files out with .gitignore or .gpuleaseignore and call again"
 	case errors.Is(err, remote.ErrNotEnded):

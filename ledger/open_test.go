@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -287,6 +288,37 @@ func TestMigrationFromVersion1(t *testing.T) {
 	u, err = db.Usage(t.Context(), "alice", noon, periods)
 	require.NoError(t, err)
 	require.Equal(t, 1_300_001, int(u.Principal.Lifetime))
+}
+
+// Version 3 is version 4 without the columns that came with that.
+func TestMigrationFromVersion3(t *testing.T) {
+	onBoth(t, func(t *testing.T, b backend) {
+		address, l := closedOn(t, b)
+		mark := "PRAGMA user_version = 3"
+		if b.name == onPostgres.name {
+			mark = "UPDATE meta SET value = '3' WHERE key = 'schema_version'"
+		}
+		script, err := os.ReadFile("migrations/4.sql")
+		require.NoError(t, err)
+		added := regexp.MustCompile(`ADD COLUMN (\w+)`).FindAllStringSubmatch(string(script), -1)
+		require.NotEmpty(t, added)
+		for _, column := range added {
+			b.raw(t, address, "ALTER TABLE leases DROP COLUMN "+column[1])
+		}
+		b.raw(t, address, mark)
+		db := open(t, address)
+		got, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, l, got)
+		require.NoError(t, db.Verify(t.Context()), "what was written before has the same digests")
+		got.NextHostKey, got.HostKeyFrom = "ssh-ed25519 AAAA", lease.HostKeyMade
+		_, err = db.Update(t.Context(), got, "a key")
+		require.NoError(t, err)
+		again, err := db.Get(t.Context(), l.ID)
+		require.NoError(t, err)
+		require.Equal(t, []string{got.NextHostKey, got.HostKeyFrom}, []string{again.NextHostKey, again.HostKeyFrom})
+		require.NoError(t, db.Verify(t.Context()))
+	})
 }
 
 func TestMigrationThatFailsChangesNothing(t *testing.T) {

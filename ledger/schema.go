@@ -12,7 +12,7 @@ import (
 // SchemaVersion is the version that this package reads and writes. migrations/N.sql leads from version N-1 to N in SQLite,
 // migrations/postgres/N.sql in PostgreSQL, where there was none before version 3.
 const (
-	SchemaVersion = 3
+	SchemaVersion = 4
 	firstOnServer = 3
 )
 

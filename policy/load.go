@@ -77,9 +77,9 @@ type Source struct {
 
 // Set is one rule that was given outside of the file.
 type Set struct {
-	Rule   string // as decisions name it, "caps.per_day"
-	Value  string // as the file has it; a list separated by commas
-	Source string // where it was given: "flag --policy-set", "env X"
+	Rule   string `json:"rule"`   // as decisions name it, "caps.per_day"
+	Value  string `json:"value"`  // as the file has it; a list separated by commas
+	Source string `json:"source"` // where it was given: "flag --policy-set", "env X"
 }
 
 // Current is the policy in force now: [Source.file] with Sets. A set that is not understood is an error: no policy, no launch.

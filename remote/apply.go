@@ -9,8 +9,9 @@ import (
 const (
 	// oneArchive is how much goes in a single archive: less would not be worth another round trip.
 	oneArchive = 4 << 20
-	// mostArchive bounds what has to be sent again when the connection breaks.
-	mostArchive = 32 << 20
+	// mostArchive bounds what has to be sent again when the connection breaks, or the time of a call is up: an archive
+	// counts when it has arrived whole.
+	mostArchive = 8 << 20
 )
 
 // apply sends the plan: all in one archive if it is small, else in several, of which some are under way at once, and
@@ -51,8 +52,14 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 				return err
 			}
 		}
-	} else if err := together(j.ctx, tasks...); err != nil {
-		return err
+	} else {
+		first := min(len(tasks), bulkStreams) // the small ones: something is in place soon, however slow it goes
+		if err := together(j.ctx, tasks[:first]...); err != nil {
+			return err
+		}
+		if err := together(j.ctx, tasks[first:]...); err != nil {
+			return err
+		}
 	}
 	for _, it := range big {
 		batch := &packing{push: j, in: folder{root: j.root}, plan: p, next: manifest{}}
@@ -64,7 +71,8 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 	return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}})
 }
 
-// batches divides items into archives.
+// batches divides items into archives. Where there are several the first of them are small, so that a push with little
+// time over a slow connection gets something into its place, and the next one has less to do.
 func (j *pushing) batches(items []*item) [][]*item {
 	var total int64
 	for _, it := range items {
@@ -73,12 +81,16 @@ func (j *pushing) batches(items []*item) [][]*item {
 	if total <= oneArchive {
 		return [][]*item{items}
 	}
-	each := min(max(total/bulkStreams, enough), mostArchive)
+	each := min(max((total-bulkStreams*enough)/bulkStreams, enough), mostArchive)
 	var all [][]*item
 	var size int64
 	start := 0
 	for i, it := range items {
-		if size += it.size + 512; size >= each || i == len(items)-1 {
+		most := each
+		if len(all) < bulkStreams {
+			most = enough
+		}
+		if size += it.size + 512; size >= most || i == len(items)-1 {
 			all = append(all, items[start:i+1])
 			start, size = i+1, 0
 		}

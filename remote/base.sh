@@ -5,11 +5,12 @@
 #
 # All variables begin with gl_: a name that the user exports must reach the job unchanged.
 set -u
+gl_self=${gl_self:-$0}
 gl_home=${HOME:-$(cd && pwd)}
 gl_jobs=$gl_home/.gpulease/jobs
 gl_proc=${GPULEASE_PROC:-/proc}
 [ -r "$gl_proc/self/stat" ] || gl_proc=
-gl_umask=$(umask)
+gl_umask=${gl_umask:-$(umask)}
 umask 077
 
 fail() { # code text
@@ -58,9 +59,10 @@ oomkills() { # gl_ooms: how often the kernel has killed for memory since boot
 
 status() { # gl_state: none, running, exited or lost; reads the end before it reads the sizes
 	gl_state=none gl_code= gl_reason= gl_started= gl_ended= gl_pid= gl_cpu= gl_kib= gl_hang= gl_capped=
-	[ -d "$gl_job/claim" ] || return 0
+	[ -e "$gl_job/claim" ] || return 0
 	gl_state=running
 	if { read -r gl_pid gl_was gl_in gl_started <"$gl_job/pid"; } 2>/dev/null; then
+		[ -n "$gl_started" ] || { read -r gl_started <"$gl_job/began"; } 2>/dev/null
 		if [ ! -e "$gl_job/exit" ]; then
 			boot
 			ident "$gl_pid"
@@ -72,14 +74,30 @@ status() { # gl_state: none, running, exited or lost; reads the end before it re
 	# Looked at again: the supervisor may have written it and gone between the two tests.
 	if { { read -r gl_code gl_ended gl_reason && { read -r gl_cpu gl_kib gl_capped || :; }; } <"$gl_job/exit"; } 2>/dev/null; then
 		gl_state=exited
+		case $gl_ended in +*) since ;; esac
 	else
 		{ read -r gl_cpu gl_kib gl_hang <"$gl_job/usage"; } 2>/dev/null
 	fi
 	return 0
 }
 
+since() { # gl_ended, which is how long after the start, as wall time
+	for gl_i in 1 2 3 4 5 6 7 8 9; do # the start may only just be written down
+		[ -z "$gl_started" ] || break
+		nap 0.02
+		{ read -r gl_started <"$gl_job/began"; } 2>/dev/null
+	done
+	gl_i=${gl_started#*.}
+	case $gl_i in [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]) ;; *) gl_i=000000000 ;; esac
+	gl_i=1${gl_i%???????}
+	gl_i=$((${gl_started%%.*}00 + gl_i - 100 + gl_ended))
+	gl_ended=$((gl_i % 100 + 100))
+	gl_ended=$((gl_i / 100)).${gl_ended#1}0000000
+}
+
 sizes() { # gl_osize gl_esize, and gl_wrote: when the job last wrote, in seconds; empty where that cannot be told
 	gl_osize=0 gl_esize=0 gl_wrote=
+	[ -s "$gl_job/stdout" ] || [ -s "$gl_job/stderr" ] || return 0
 	if gl_i=$(stat -c '%s %Y' "$gl_job/stdout" "$gl_job/stderr" 2>/dev/null); then
 		set -- $gl_i
 		gl_osize=$1 gl_esize=$3
@@ -128,7 +146,7 @@ detach() { # how a process gets a session of its own here
 # launch runs this script in a session of its own and prints what it says before it lets go of stdout. bash's job
 # control is used where there is bash, because it leaves SIGINT as it is for what runs in the background.
 launch() { # verb argument...
-	set -- sh "$0" "$@"
+	set -- sh "$gl_self" "$@"
 	case $gl_detach in
 	setsid) set -- setsid "$@" ;;
 	perl) set -- perl -MPOSIX -e 'fork and exit; POSIX::setsid(); exec @ARGV' "$@" ;;

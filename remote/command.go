@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -45,6 +47,8 @@ type Command struct {
 	// 2 to 50 times a second, so the files may get longer than that until the end; then the longer stream is cut to
 	// what the limit allows, and a line in it says so. 0 is DefaultOutputLimit; negative is none.
 	OutputLimit int64
+
+	long bool // the machine does not take the short way
 }
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -82,12 +86,61 @@ func (c Command) validate() error {
 	return nil
 }
 
+// longestText is how much a job may be for the short way, in bytes.
+const longestText = 32 << 10
+
+// errLong says that the machine cannot start a job the short way.
+var errLong = errors.New("the short way is not possible here")
+
+// pack puts the command into a request. What is short and has no input goes as text, the rest as a tar: see "brief" and
+// "start" in job.sh.
+func (c *Command) pack(r *request) error {
+	if text, err := c.text(); err != nil {
+		return err
+	} else if !c.long && len(c.Stdin) == 0 && len(text) <= longestText {
+		// A command is to be seen by its own line when it runs, but its variables are not.
+		// The third one shows what comes of the job: a job that fills the disk must not keep it away.
+		r.script, r.needs = briefScript, []script{watchScript, jobScript}
+		r.args[0], r.text, r.plain = "brief", text, len(c.Env) == 0 && len(text) <= longestText/2
+		return nil
+	}
+	parcel, err := c.parcel()
+	r.stdin = func() io.Reader { return bytes.NewReader(parcel) }
+	return err
+}
+
+// text sets gl_dir, and gl_text to what the supervisor takes: the options, what "list" shows, and gl_run.
+func (c *Command) text() (string, error) {
+	shown, err := json.Marshal(c.String())
+	if err != nil {
+		return "", fmt.Errorf("encode command: %w", err)
+	}
+	text := c.options() + "gl_shown=" + quote(string(shown)) + "\ngl_run() {\n" + c.run() + "}\n"
+	return "gl_dir=" + quote(remoteDir(c.Dir)) + "\ngl_text=" + quote(text) + "\n", nil
+}
+
+// run is the body of gl_run, which becomes the command. It does what script does, in the process that the supervisor has
+// forked for it, whose pid only the kernel can tell.
+func (c *Command) run() string {
+	var b strings.Builder
+	b.WriteString(`{ read -r gl_stat <"$gl_proc/self/stat"; } 2>/dev/null` + "\n")
+	b.WriteString(`echo "${gl_stat%% *} ${gl_stat##*) }" >"$gl_job/main"` + "\n")
+	b.WriteString(`[ ! -d /run/systemd/system ] || sh "$gl_self" scope "$gl_id" "${gl_stat%% *}" </dev/null >/dev/null 2>&1` + "\n")
+	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n")
+	// A PATH of the command's own must not decide which programs start it.
+	if _, own := c.Env["PATH"]; own {
+		b.WriteString("gl_i=$(command -v setsid)\ngl_f=$(command -v bash || command -v sh)\n")
+	} else {
+		b.WriteString("gl_i=setsid gl_f=bash\ncommand -v bash >/dev/null || gl_f=sh\n")
+	}
+	b.WriteString(c.words("$gl_f"))
+	b.WriteString("exec \"$gl_i\" \"$@\"\n")
+	return b.String()
+}
+
 // parcel is the tar that job.sh takes: the files of the job's directory, and "end" to show that it came whole.
 func (c Command) parcel() ([]byte, error) {
-	if err := c.validate(); err != nil {
-		return nil, err
-	}
-	shown, err := json.Marshal(c.shown())
+	shown, err := json.Marshal(c.String())
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)
 	}
@@ -126,8 +179,16 @@ func (c Command) script() string {
 	// $1 is job.sh, which moves the command into a scope of its own where there is systemd.
 	b.WriteString(`[ ! -d /run/systemd/system ] || sh "$1" scope "$GPULEASE_JOB_ID" "$$" </dev/null >/dev/null 2>&1` + "\n")
 	b.WriteString(`[ "${SHLVL:-0}" -ge 1 ] || export SHLVL=1` + "\n") // see launch in job.sh
+	b.WriteString(c.words("$(command -v bash || command -v sh)"))
+	b.WriteString("exec \"$@\"\n")
+	return b.String()
+}
+
+// words sets the words to run, a shell command's by the given shell, and the variables.
+func (c Command) words(shell string) string {
+	var b strings.Builder
 	if c.Shell != "" {
-		fmt.Fprintf(&b, "set -- \"$(command -v bash || command -v sh)\" -c %s\n", quote(c.Shell))
+		fmt.Fprintf(&b, "set -- \"%s\" -c %s\n", shell, quote(c.Shell))
 	} else {
 		b.WriteString("set --")
 		for _, a := range c.Argv {
@@ -138,7 +199,6 @@ func (c Command) script() string {
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
 		fmt.Fprintf(&b, "export %s=%s\n", name, quote(c.Env[name]))
 	}
-	b.WriteString("exec \"$@\"\n")
 	return b.String()
 }
 
@@ -164,7 +224,8 @@ func remoteDir(dir string) string {
 	return "./" + dir
 }
 
-func (c Command) shown() string {
+// String is the command line for people, as [Job].Command has it: cut at 4 KiB, and nothing of Env and Stdin.
+func (c Command) String() string {
 	text := c.Shell
 	if text == "" {
 		words := make([]string, len(c.Argv))

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,10 @@ type conn struct {
 	bulk   chan struct{} // of transfers, so that no command waits for one
 	now    func() time.Time
 	gone   chan struct{} // closed when the connection is
+	spare  chan opened   // a session that is open already
 
-	heard atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
+	opening atomic.Bool  // the next spare session
+	heard   atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
 
 	mu     sync.Mutex
 	ending bool
@@ -36,6 +39,7 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		bulk:   make(chan struct{}, bulkStreams+1),
 		now:    c.Now,
 		gone:   make(chan struct{}),
+		spare:  make(chan opened, 1),
 	}
 	n.touch()
 	n.tasks.Go(func() {
@@ -175,61 +179,135 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 
 // perform does the blocking work of exec. All of it ends when the connection is closed.
 func (n *conn) perform(running *session, e execution) (int, error) {
-	s, err := n.open()
+	ch, requests, err := n.take()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = s.Close() }()
-	s.Stdin, s.Stdout, s.Stderr = e.stdin, e.stdout, e.stderr
-	if !running.adopt(s) {
+	defer func() { _ = ch.Close() }()
+	if !running.adopt(ch) {
+		n.spawn(func() { ssh.DiscardRequests(requests) })
 		return 0, context.Canceled
 	}
-	if err := s.Start(e.command); err != nil {
+	status, known, err := n.converse(ch, requests, e)
+	switch {
+	case err != nil:
 		n.close()
 		return 0, n.lost(err)
-	}
-	err = s.Wait()
-	var exit *ssh.ExitError
-	var missing *ssh.ExitMissingError
-	switch {
-	case errors.As(err, &exit):
+	case known:
 		n.touch()
-		return exit.ExitStatus(), nil
-	case errors.As(err, &missing):
-		// Either the connection broke, which n.gone tells in a moment, or only this command was killed.
-		timer := time.NewTimer(200 * time.Millisecond)
-		defer timer.Stop()
-		select {
-		case <-n.gone:
-		case <-timer.C:
-		}
-		return 0, n.lost(err)
+		return status, nil
 	}
-	// Anything else comes from copying stdin to a command that ended without reading it all.
-	n.touch()
-	return 0, nil
+	// Either the connection broke, which n.gone tells in a moment, or only this command was killed.
+	timer := time.NewTimer(200 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-n.gone:
+	case <-timer.C:
+	}
+	return 0, n.lost(nil)
+}
+
+// converse runs a command on a channel. Nobody waits for the answer to the request that starts it: its input follows at
+// once, which saves a round trip. A command that ends without reading it all is no error.
+func (n *conn) converse(ch ssh.Channel, requests <-chan *ssh.Request, e execution) (status int, known bool, err error) {
+	if _, err := ch.SendRequest("exec", false, ssh.Marshal(struct{ Command string }{e.command})); err != nil {
+		n.spawn(func() { ssh.DiscardRequests(requests) })
+		return 0, false, err
+	}
+	if !e.bulk {
+		n.spawn(n.openSpare)
+	}
+	if !n.spawn(func() {
+		if e.stdin != nil {
+			_, _ = io.Copy(ch, e.stdin)
+		}
+		_ = ch.CloseWrite()
+	}) {
+		_ = ch.Close()
+	}
+	var streams sync.WaitGroup
+	streams.Go(func() { _, _ = io.Copy(e.stdout, ch) })
+	streams.Go(func() { _, _ = io.Copy(e.stderr, ch.Stderr()) })
+	for r := range requests { // until the channel is closed
+		switch r.Type {
+		case "exit-status":
+			if len(r.Payload) >= 4 {
+				status, known = int(binary.BigEndian.Uint32(r.Payload)), true
+			}
+		case "exit-signal":
+			status, known = 128, true
+		}
+		if r.WantReply {
+			_ = r.Reply(false, nil)
+		}
+	}
+	streams.Wait()
+	return status, known, nil
+}
+
+// opened is a session in which nothing runs yet.
+type opened struct {
+	ch       ssh.Channel
+	requests <-chan *ssh.Request
+}
+
+// openSpare opens a session while a command runs, so that the next one need not wait for it: a round trip less. There is
+// one at most, and whatever needs a session takes it first, so that it stands in nobody's way at a server that allows few.
+func (n *conn) openSpare() {
+	if len(n.spare) > 0 || !n.opening.CompareAndSwap(false, true) {
+		return
+	}
+	defer n.opening.Store(false)
+	ch, requests, err := n.client.OpenChannel("session", nil)
+	if err != nil {
+		return // refused, or the connection is gone, which others will notice
+	}
+	select {
+	case n.spare <- opened{ch, requests}:
+	default:
+		n.spawn(func() { ssh.DiscardRequests(requests) })
+		_ = ch.Close()
+	}
+}
+
+// take is a session: the spare one, if it is there and the server has not closed it.
+func (n *conn) take() (ssh.Channel, <-chan *ssh.Request, error) {
+	select {
+	case s := <-n.spare:
+		select {
+		case <-s.requests: // nothing can be asked yet, so it is closed
+			_ = s.ch.Close()
+		default:
+			return s.ch, s.requests, nil
+		}
+	default:
+	}
+	return n.open()
 }
 
 // open opens a session. The server counts one as open until it has reaped the process, so a refusal right after
 // another command has ended is normal and passes.
-func (n *conn) open() (*ssh.Session, error) {
+func (n *conn) open() (ssh.Channel, <-chan *ssh.Request, error) {
 	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 250*time.Millisecond) {
-		s, err := n.client.NewSession()
+		ch, requests, err := n.client.OpenChannel("session", nil)
 		if err == nil {
-			return s, nil
+			return ch, requests, nil
 		}
 		var refused *ssh.OpenChannelError
 		if !errors.As(err, &refused) {
 			// It is broken, even if that has not got around: the next call must not be given it again.
 			n.close()
-			return nil, n.lost(err)
+			return nil, nil, n.lost(err)
 		}
 		timer := time.NewTimer(delay)
 		select {
+		case s := <-n.spare:
+			timer.Stop()
+			return s.ch, s.requests, nil
 		case <-timer.C:
 		case <-n.gone:
 			timer.Stop()
-			return nil, n.lost(err)
+			return nil, nil, n.lost(err)
 		}
 	}
 }
@@ -245,22 +323,22 @@ func (n *conn) lost(err error) error {
 // session lets a caller that has given up close what a goroutine may only just be opening.
 type session struct {
 	mu      sync.Mutex
-	ssh     *ssh.Session
+	channel ssh.Channel
 	aborted bool
 }
 
-// adopt takes s, unless the caller has given up already.
-func (s *session) adopt(opened *ssh.Session) bool {
+// adopt takes a channel, unless the caller has given up already.
+func (s *session) adopt(opened ssh.Channel) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ssh = opened
+	s.channel = opened
 	return !s.aborted
 }
 
 // abort closes the session. The command on the machine learns of it by the end of its stdin, if it reads that.
 func (s *session) abort() {
 	s.mu.Lock()
-	opened := s.ssh
+	opened := s.channel
 	s.aborted = true
 	s.mu.Unlock()
 	if opened != nil {

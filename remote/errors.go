@@ -52,6 +52,20 @@ func (e *HostKeyError) Error() string {
 // Is makes errors.Is(err, ErrHostKey) true.
 func (e *HostKeyError) Is(target error) bool { return target == ErrHostKey }
 
+// MassDeletionError tells how many files would have gone. It is [ErrMassDeletion].
+type MassDeletionError struct {
+	Gone  int // files that would be deleted
+	Known int // files that earlier pushes put there
+	Most  int // files that may be deleted at once
+}
+
+func (e *MassDeletionError) Error() string {
+	return fmt.Sprintf("%v: %d of the %d files that earlier pushes put there are no longer here, and at most %d may be deleted at once", ErrMassDeletion, e.Gone, e.Known, e.Most)
+}
+
+// Is makes errors.Is(err, ErrMassDeletion) true.
+func (e *MassDeletionError) Is(target error) bool { return target == ErrMassDeletion }
+
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }

@@ -61,8 +61,8 @@ type Left struct {
 
 // Fetch brings files and directories into the local directory dst. A relative path lands under its own name below
 // dst, an absolute one under its name without the leading slash. Directories come with all files below them, and with
-// those links that lead further down; empty directories, other links and special files do not come. A path that is
-// itself a link is followed.
+// those links that lead further down; empty directories, other links, special files and what is named .git do not come.
+// A path that is itself a link is followed.
 //
 // A path with "*", "?", "[a-z]" or "**" (any number of directories) is a pattern, unless a file of that very name is
 // there. Hidden files match too. A pattern follows no links, so that it finds nothing outside the directory that it
@@ -114,7 +114,8 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 	defer func() { _ = job.root.Close() }()
 	err = p.with(ctx, t, job.attempt)
 	sum := job.summary()
-	if o.Manifest != "" {
+	looked := err == nil || len(sum.Files)+len(sum.Left)+len(sum.Missing)+len(sum.Skipped) > 0
+	if o.Manifest != "" && looked { // what an earlier fetch wrote is worth more than nothing
 		err = errors.Join(err, writeManifest(job.root, o.Manifest, sum))
 	}
 	return sum, err

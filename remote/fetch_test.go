@@ -221,3 +221,25 @@ func TestFetchOverABadNetwork(t *testing.T) {
 		require.False(t, f.Changed || f.Same)
 	}
 }
+
+// git runs the hooks and settings that it finds, so a machine that is not trusted must not be able to leave any here.
+func TestFetchBringsNothingOfGit(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, target remote.Target, home string, _ *proxy) {
+		for _, name := range []string{"proj/.git/hooks/pre-commit", "proj/.GIT/config", "proj/deep/.git", "proj/.gitignore", "proj/a.git/x", "proj/b"} {
+			write(t, filepath.Join(home, name), name)
+		}
+		require.NoError(t, os.Symlink("b", filepath.Join(home, "proj", "deep", ".Git")))
+		dst := t.TempDir()
+		sum, err := newPool(t, remote.Config{}).Fetch(testContext(t), target, []string{"proj", "proj/.git/hooks/*"}, dst, remote.FetchOptions{})
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{
+			"proj/.gitignore": "proj/.gitignore", "proj/a.git/x": "proj/a.git/x", "proj/b": "proj/b",
+		}, contents(t, dst))
+		var skipped []string
+		for _, s := range sum.Skipped {
+			skipped = append(skipped, s.Path)
+		}
+		require.Equal(t, []string{"proj/.GIT", "proj/.git", "proj/deep/.Git", "proj/deep/.git"}, skipped)
+	})
+}

@@ -13,8 +13,11 @@ fail() { # code text
 	exit 0
 }
 
+# A simulated machine has a directory of its own for its host key, and reads that at each connection.
+simulated() { [ -n "${GPULEASE_SIM_INSTANCE:-}" ]; }
+
 root() {
-	if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+	if simulated || [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 public() { # of a private key: "ssh-ed25519 AAAA…"
@@ -22,11 +25,11 @@ public() { # of a private key: "ssh-ed25519 AAAA…"
 }
 
 reload() {
-	root systemctl reload ssh || root systemctl reload sshd || root service ssh reload || root service sshd reload
+	simulated || root systemctl reload ssh || root systemctl reload sshd || root service ssh reload || root service sshd reload
 } 2>/dev/null >&2
 
-# A simulated machine shares these files with the computer that it runs on.
-[ -z "${GPULEASE_SIM_INSTANCE:-}" ] || [ -n "${GPULEASE_SSH_DIR:-}" ] || fail unsupported 'a simulated machine has no sshd of its own'
+# Else it would be the key of the computer that it runs on.
+! simulated || [ -n "${GPULEASE_SSH_DIR:-}" ] || fail unsupported 'a simulated machine has no sshd of its own'
 command -v ssh-keygen >/dev/null 2>&1 || fail unsupported 'no ssh-keygen'
 root true 2>/dev/null || fail unsupported 'no root without a password'
 root test -f "$key" || fail unsupported "no $key"

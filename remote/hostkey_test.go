@@ -17,13 +17,18 @@ import (
 	"github.com/gpulease/gpulease/remote"
 )
 
-// startRotating is a machine whose sshd can be told to read its keys again.
-func startRotating(t *testing.T) *host {
+func needKeygen(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
 		require.NotEqual(t, "true", os.Getenv("CI"), "no ssh-keygen: CI must install openssh-client")
 		t.Skip("no ssh-keygen here")
 	}
+}
+
+// startRotating is a machine whose sshd can be told to read its keys again.
+func startRotating(t *testing.T) *host {
+	t.Helper()
+	needKeygen(t)
 	h := startHost(t)
 	dir := filepath.Dir(h.home)
 	require.NoError(t, os.WriteFile(filepath.Join(h.home, ".bashrc"), []byte("export GPULEASE_SSH_DIR="+dir+"\n"), 0o600))
@@ -65,6 +70,21 @@ func TestRotateHostKey(t *testing.T) {
 	require.NotEqual(t, got.Marshal(), again.Marshal())
 }
 
+func TestRotateHostKeyOfASimulatedMachine(t *testing.T) {
+	t.Parallel()
+	needKeygen(t)
+	m, target := startMachine(t, machine.Config{})
+	p, ctx := newPool(t, remote.Config{}), testContext(t)
+	got, err := p.RotateHostKey(ctx, target, func(ssh.PublicKey) error { return nil })
+	require.NoError(t, err)
+	require.Equal(t, got.Marshal(), m.HostKey().Marshal())
+	require.ErrorIs(t, newPool(t, remote.Config{}).Check(ctx, target), remote.ErrHostKey)
+	target.HostKey = got
+	require.NoError(t, newPool(t, remote.Config{}).Check(ctx, target))
+	m.SetHostKey(newSigner(t))
+	require.ErrorIs(t, newPool(t, remote.Config{}).Check(ctx, target), remote.ErrHostKey, "somebody else at its address")
+}
+
 // The caller dies at each step; with what it had recorded by then it gets in, and can finish.
 func TestRotationSurvivesADeath(t *testing.T) {
 	t.Parallel()
@@ -97,7 +117,7 @@ func TestRotationSurvivesADeath(t *testing.T) {
 func TestRotationWhereItCannotBe(t *testing.T) {
 	t.Parallel()
 	never := func(ssh.PublicKey) error { return errors.New("must not be called") }
-	_, target := startMachine(t, machine.Config{})
+	_, target := startMachine(t, machine.Config{Env: []string{"GPULEASE_SSH_DIR="}})
 	_, err := newPool(t, remote.Config{}).RotateHostKey(testContext(t), target, never)
 	require.ErrorIs(t, err, remote.ErrUnsupported, "it shares its files with this computer")
 	h := startRotating(t)

@@ -84,14 +84,13 @@ func (p *Pool) Run(ctx context.Context, t Target, jobID string, c Command, wait 
 	if err := validateJobID(jobID); err != nil {
 		return Job{}, Excerpt{}, Excerpt{}, err
 	}
-	parcel, err := c.parcel()
-	if err != nil {
+	if err := c.validate(); err != nil {
 		return Job{}, Excerpt{}, Excerpt{}, fmt.Errorf("job %s: %w", jobID, err)
 	}
 	// The machine cannot tell when the caller of a start gives up, so the long part of the wait is a call of its own.
 	const first = 2 * time.Second
 	until := p.config.Now().Add(wait)
-	job, stdout, stderr, err := p.excerpts(ctx, t, "start", jobID, parcel, min(wait, first), headBytes, tailBytes)
+	job, stdout, stderr, err := p.excerpts(ctx, t, "start", jobID, &c, min(wait, first), headBytes, tailBytes)
 	if err == nil && wait > first && !job.Over() {
 		job, stdout, stderr, err = p.excerpts(ctx, t, "show", jobID, nil, until.Sub(p.config.Now()), headBytes, tailBytes)
 	}

@@ -1,8 +1,10 @@
 # Detached jobs on the leased machine. POSIX sh: dash, bash and busybox all run it.
 #
 #   job.sh start  ID WAIT HEAD TAIL           tar of the job on stdin; starts it at most once, waits, shows
+#   brief.sh brief ID WAIT HEAD TAIL          the same for a job in gl_text
 #   job.sh show   ID WAIT HEAD TAIL           state, and head and tail of both streams
-#   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end
+#   job.sh page   ID STREAM OFFSET LIMIT WAIT exact bytes; a negative offset counts from the end. Of stream "both" the
+#                                             order of what was written, not the bytes
 #   job.sh find ID STREAM OFFSET MOST LAST AROUND HOW PATTERN   where a pattern is, and the bytes around it
 #   job.sh order ID                           what was written when
 #   job.sh cancel ID GRACE                    INT, TERM, KILL over every process of the job
@@ -11,8 +13,9 @@
 # Every verb may be sent again. See base.sh for the form of a reply.
 #
 # One directory a job, ~/.gpulease/jobs/ID:
-#   claim/   made by mkdir: whoever makes it runs the job
-#   pid      the supervisor: pid, start time, boot, wall time of the start
+#   claim    whoever makes it runs the job
+#   pid      the supervisor: pid, start time, boot
+#   began    wall time of the start
 #   main     pid (and session) of the command
 #   scope    the cgroup that holds every process of the command, where there is systemd
 #   cmd opt command stdin   what to run; cmd, opt and stdin go away at the end, since they may hold secrets
@@ -25,88 +28,8 @@
 #            whether the streams were cut at their limit. If it is there, the job has ended
 #   done     a fifo that the supervisor holds open, so that a reader wakes in the moment in which it goes
 
-lines() { # the reply's lines for one job
-	printf 'job %s\nstate %s\ncode %s\nreason %s\nstarted %s\nended %s\nstdout %s\nstderr %s\n' \
-		"$gl_id" "$gl_state" "$gl_code" "$gl_reason" "$gl_started" "$gl_ended" "$gl_osize" "$gl_esize"
-	printf 'wrote %s\ncpu %s\nmemory %s\nhang %s\ncapped %s\n' "$gl_wrote" "$gl_cpu" "$gl_kib" "$gl_hang" "$gl_capped"
-	if [ -s "$gl_job/trouble" ]; then
-		while read -r gl_line; do printf 'trouble %s\n' "$gl_line"; done <"$gl_job/trouble"
-	fi
-	if { read -r gl_line <"$gl_job/command"; } 2>/dev/null; then
-		printf 'command %s\n' "$gl_line"
-	fi
-}
-
-bytes() { # file offset count: raw
-	[ "$3" -gt 0 ] || return 0
-	if [ "$2" -eq 0 ]; then
-		head -c "$3" "$1"
-	else
-		tail -c "+$(($2 + 1))" "$1" 2>/dev/null | head -c "$3"
-	fi
-}
-
-linger() { # waits at most $1 centiseconds, less if the supervisor goes
-	gl_from=$gl_now
-	span "$1"
-	if [ -p "$gl_job/done" ]; then
-		timeout "$gl_span" cat "$gl_job/done" >/dev/null 2>&1
-		clock
-		[ $((gl_now - gl_from)) -ge 2 ] || [ -e "$gl_job/exit" ] || nap 0.1
-	else
-		nap 0.1
-	fi
-}
-
-# guard ends this script when stdin ends, which is how it learns that the caller has given up: sshd counts a
-# session as open until its command is gone. Only show and page get a stdin that stays open.
-gl_guard=off
-guard() {
-	[ -z "$gl_guard" ] || return 0
-	exec 3<&0
-	{ cat; kill $$; } <&3 >/dev/null 2>&1 &
-	gl_guard=$!
-}
-
-unguard() {
-	case $gl_guard in off | '') ;; *) kill "$gl_guard" 2>/dev/null ;; esac
-}
-
-await() { # until the job has ended, at most $1 centiseconds
-	clock
-	gl_until=$((gl_now + $1)) gl_step=50
-	while status && [ "$gl_state" = running ]; do
-		clock
-		gl_left=$((gl_until - gl_now))
-		[ "$gl_left" -gt 0 ] || break
-		[ "$gl_left" -le "$gl_step" ] || gl_left=$gl_step
-		linger "$gl_left"
-		gl_step=500
-		guard
-	done
-}
-
-parts() { # size head tail: gl_h gl_t, so that nothing is shown twice
-	gl_h=$2 gl_t=$3
-	if [ "$1" -le $(($2 + $3)) ]; then gl_h=$1 gl_t=0; fi
-}
-
-show() { # head tail
-	sizes
-	printf '\036gpulease\n'
-	lines
-	parts "$gl_osize" "$1" "$2"
-	gl_oh=$gl_h gl_ot=$gl_t
-	parts "$gl_esize" "$1" "$2"
-	printf 'excerpt %s %s %s %s\n\n' "$gl_oh" "$gl_ot" "$gl_h" "$gl_t"
-	bytes "$gl_job/stdout" 0 "$gl_oh"
-	bytes "$gl_job/stdout" $((gl_osize - gl_ot)) "$gl_ot"
-	bytes "$gl_job/stderr" 0 "$gl_h"
-	bytes "$gl_job/stderr" $((gl_esize - gl_t)) "$gl_t"
-}
-
 start() { # reads the job from stdin
-	[ ! -d "$gl_job/claim" ] || return 0
+	[ ! -e "$gl_job/claim" ] || return 0
 	gl_stage=$gl_job/stage.$$
 	mkdir -p "$gl_stage" || fail storage "$gl_job cannot be made"
 	gl_err=$(tar -xof - -C "$gl_stage" 2>&1) && [ -f "$gl_stage/end" ] || {
@@ -121,10 +44,26 @@ start() { # reads the job from stdin
 		fail directory "$(printf %s "$gl_dir" | tr '\n' ' ')"
 	fi
 	umask "$gl_umask"
-	gl_ack=$(launch supervise "$gl_id" "$gl_stage" 2>/dev/null)
+	gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
 	umask 077
 	rm -rf "$gl_stage"
-	[ "$gl_ack" = started ] || [ -d "$gl_job/claim" ] || fail storage 'the supervisor did not start'
+	[ "$gl_ack" = started ] || [ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
+}
+
+# length is how long a stream is. Of both together, while the job runs, it is what has been noted: where the rest belongs
+# is not known yet.
+length() { # stream: gl_size
+	sizes
+	case $1 in
+	stdout) gl_size=$gl_osize ;;
+	stderr) gl_size=$gl_esize ;;
+	both)
+		gl_size=$((gl_osize + gl_esize))
+		[ "$gl_state" = running ] || return 0
+		set -- $(tail -n 1 "$gl_job/order" 2>/dev/null)
+		gl_size=$((${2:-0} + ${3:-0}))
+		;;
+	esac
 }
 
 # offsets lists where behind gl_off matches begin, one more than are wanted, and how grep ended.
@@ -195,7 +134,7 @@ gl_job=$gl_jobs/$gl_id
 detach
 case ${1:-} in
 supervise)
-	supervise "$3"
+	supervise "$3" "${4:-0}"
 	;;
 scope)
 	scope "$3"
@@ -220,9 +159,7 @@ page)
 	while :; do
 		status
 		[ "$gl_state" != none ] || fail notfound "$gl_id"
-		sizes
-		gl_size=$gl_osize
-		[ "$3" = stdout ] || gl_size=$gl_esize
+		length "$3"
 		[ "$gl_off" -ge 0 ] || gl_off=$((gl_size + gl_off))
 		[ "$gl_off" -ge 0 ] || gl_off=0
 		[ "$gl_size" -le "$gl_off" ] && [ "$gl_state" = running ] || break
@@ -240,6 +177,7 @@ page)
 	printf '\036gpulease\n'
 	lines
 	printf 'page %s %s %s\n\n' "$gl_off" "$gl_n" "$gl_size"
+	[ "$3" != both ] || exec cat "$gl_job/order"
 	bytes "$gl_job/$3" "$gl_off" "$gl_n"
 	;;
 find)
@@ -274,7 +212,7 @@ cancel)
 list)
 	printf '\036gpulease\n'
 	for gl_job in "$gl_jobs"/*; do
-		[ -d "$gl_job/claim" ] || continue
+		[ -e "$gl_job/claim" ] || continue
 		gl_id=${gl_job##*/}
 		status
 		sizes

@@ -72,3 +72,25 @@ func TestCutSnippets(t *testing.T) {
 		})
 	}
 }
+
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	order := []Written{{Stdout: 4}, {Stdout: 4, Stderr: 4}, {Stdout: 9, Stderr: 4}}
+	last := Written{Stdout: 9, Stderr: 6}
+	for name, tt := range map[string]struct {
+		last          Written
+		over          bool
+		offset, limit int64
+		want          piece
+	}{
+		"All":           {last, true, 0, 100, piece{Written{}, Written{Stdout: 9, Stderr: 6}}},
+		"Running":       {last, false, 0, 100, piece{Written{}, Written{Stdout: 9, Stderr: 4}}},
+		"OneStream":     {last, true, 5, 2, piece{Written{Stdout: 4, Stderr: 1}, Written{Stderr: 2}}},
+		"AcrossBoth":    {last, true, 6, 5, piece{Written{Stdout: 4, Stderr: 2}, Written{Stdout: 3, Stderr: 2}}},
+		"BehindAllNote": {last, true, 13, 100, piece{Written{Stdout: 9, Stderr: 4}, Written{Stderr: 2}}},
+		"BehindTheEnd":  {last, true, 99, 100, piece{Written{Stdout: 9, Stderr: 6}, Written{}}},
+		"CutAtItsLimit": {Written{Stdout: 2, Stderr: 6}, true, 0, 100, piece{Written{}, Written{Stdout: 2, Stderr: 6}}},
+	} {
+		require.Equal(t, tt.want, span(order, tt.last, tt.over, tt.offset, tt.limit), name)
+	}
+}

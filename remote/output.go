@@ -1,11 +1,9 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 )
@@ -35,8 +33,8 @@ func (p *Pool) Output(ctx context.Context, t Target, jobID string, headBytes, ta
 	return stdout, stderr, nil
 }
 
-// excerpts is the call behind Start, Run, Job and Output. A parcel is what start sends.
-func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, parcel []byte, wait time.Duration, head, tail int) (Job, Excerpt, Excerpt, error) {
+// excerpts is the call behind Start, Run, Job and Output. A command is what start sends.
+func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Command, wait time.Duration, head, tail int) (Job, Excerpt, Excerpt, error) {
 	var job Job
 	var stdout, stderr Excerpt
 	if head < 0 || tail < 0 || head > mostExcerpt || tail > mostExcerpt {
@@ -46,13 +44,22 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, parce
 	err := p.with(ctx, t, func(n *conn) error {
 		for tries := 0; ; tries++ {
 			left := until.Sub(p.config.Now())
-			r, err := n.call(ctx, request{
+			ask := request{
 				script: jobScript,
 				args:   []string{verb, jobID, strconv.FormatInt(centiseconds(left), 10), strconv.Itoa(head), strconv.Itoa(tail)},
-				stdin:  func() io.Reader { return bytes.NewReader(parcel) },
 				data:   2 * (int64(head) + int64(tail)),
 				hold:   verb == "show",
-			})
+			}
+			if c != nil {
+				if err := c.pack(&ask); err != nil {
+					return err
+				}
+			}
+			r, err := n.call(ctx, ask)
+			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) { // a login shell that takes no lines in quotes, say
+				c.long = true
+				continue
+			}
 			if err != nil {
 				return err
 			}

@@ -36,8 +36,7 @@ func (p *plan) guard(most int) error {
 	if p.gone <= limit {
 		return nil
 	}
-	return fmt.Errorf("%w: %d of the %d files that earlier pushes put there are no longer here, and at most %d may be deleted at once",
-		ErrMassDeletion, p.gone, len(*p.known), limit)
+	return &MassDeletionError{Gone: p.gone, Known: len(*p.known), Most: limit}
 }
 
 // idle reports whether the machine has all already.

@@ -132,7 +132,7 @@ func (p *Pool) Health(ctx context.Context, t Target, gpus int) (Health, error) {
 
 func parseHealth(r reply, want int) Health {
 	h := Health{Arch: r.get("arch")}
-	parts := append(strings.Split(string(r.data), "\x1e\x1e"), "", "")
+	parts := append(strings.Split(string(r.data), "\x1e\x1e"), "", "", "")
 	list, status := answer(parts[0])
 	plain, _ := answer(parts[1])
 	ecc, _ := answer(parts[2])
@@ -144,6 +144,9 @@ func parseHealth(r reply, want int) Health {
 	addECC(h.GPUs, ecc)
 	if want > 0 {
 		h.Reason = sickness(h.GPUs, want, sick)
+		if h.Reason == "" && !h.Simulated {
+			h.Reason = brokenBy(parts[3])
+		}
 	}
 	h.Healthy = h.Reason == ""
 	return h

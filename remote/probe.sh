@@ -12,7 +12,7 @@
 census() { # gl_running gl_newest
 	gl_running=0 gl_newest=
 	for gl_job in "$gl_jobs"/*; do
-		[ -d "$gl_job/claim" ] || continue
+		[ -e "$gl_job/claim" ] || continue
 		status
 		case $gl_state in
 		running) gl_running=$((gl_running + 1)) ;;
@@ -79,7 +79,7 @@ cloudinit)
 	;;
 gpu)
 	# The answers to three queries, each followed by two record separators. Older cards and drivers do not know the
-	# last one, and say so with an error.
+	# third one, and say so with an error. Then the kernel's lines about GPU errors since boot.
 	printf '\036gpulease\narch %s\n\n' "$(uname -m)"
 	command -v nvidia-smi >/dev/null 2>&1 || {
 		printf '\036127'
@@ -91,6 +91,8 @@ gpu)
 		bounded 30 32768 nvidia-smi
 		printf '\036\036'
 		bounded 30 32768 nvidia-smi --query-gpu=index,ecc.errors.uncorrected.volatile.total --format=csv,noheader,nounits
+		printf '\036\036'
+		bounded 5 8388608 sh -c 'dmesg 2>/dev/null || sudo -n dmesg 2>/dev/null' | grep -a 'NVRM: Xid' | tail -n 50 | cut -c 1-400
 	}
 	;;
 cuda)

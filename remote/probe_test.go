@@ -62,6 +62,25 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// What the kernel has said since boot counts when it is hardware that failed, and not some program.
+func TestHealthByTheKernelsWord(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	h.shim(t, "nvidia-smi", smi("echo '0, NVIDIA A10, GPU-aa, 23028, 535.1'", "echo Fri", "echo '0, 0'"))
+	for kernel, reason := range map[string]string{
+		"[1.0] NVRM: Xid (PCI:0000:07:00): 31, pid=1, name=python3": "",
+		"[1.0] usb 1-1: new device":                                 "",
+		"[1.0] NVRM: Xid (PCI:0000:07:00): 79, GPU has fallen":      "Xid 79 on GPU 0000:07:00: the GPU has fallen off the bus: the machine is broken (GPU has fallen)",
+	} {
+		h.shim(t, "dmesg", "#!/bin/sh\necho '"+kernel+"'\n")
+		health, err := p.Health(testContext(t), h.Target, 1)
+		require.NoError(t, err)
+		require.Equal(t, reason, health.Reason)
+		require.Equal(t, reason == "", health.Healthy)
+	}
+}
+
 func TestCloudInit(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)

@@ -21,8 +21,17 @@ var treeText string
 //go:embed supervise.sh
 var superviseText string
 
+//go:embed show.sh
+var showText string
+
 //go:embed job.sh
 var jobText string
+
+//go:embed brief.sh
+var briefText string
+
+//go:embed watch.sh
+var watchText string
 
 //go:embed samples.sh
 var samplesText string
@@ -36,10 +45,23 @@ var filesText string
 // The scripts that run on the machine. Each is stored there under a name that holds its hash, so that a newer
 // version never changes one that a supervisor is still reading.
 var (
-	jobScript   = newScript("job", baseText+treeText+superviseText+jobText)
+	jobScript   = newScript("job", baseText+treeText+superviseText+showText+jobText)
+	watchScript = newScript("watch", bare(baseText+treeText+superviseText+watchText))
+	briefScript = newScript("brief", bare(baseText+showText+briefText))
 	probeScript = newScript("probe", baseText+samplesText+probeText)
 	filesScript = newScript("files", filesText)
 )
+
+// bare drops comments and indents: the machine reads the script at each start of a job, and that takes time.
+func bare(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if line = strings.TrimLeft(line, "\t"); line != "\n" && !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
 
 type script struct{ file, text string }
 
@@ -57,8 +79,11 @@ const (
 // request is one call of a script.
 type request struct {
 	script script
+	needs  []script // to be there too
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
+	text   string           // in place of stdin: shell text to run before the script
+	plain  bool             // text may be on a command line: sshd lets input come only a round trip later
 	data   int64            // most bytes of raw data in the reply
 	bulk   bool             // it carries files, see conn.bulk
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
@@ -110,16 +135,25 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		case r.stdin != nil:
 			in = r.stdin()
 		}
+		command := r.script.command(r.args)
+		switch {
+		case r.plain:
+			command, in = "exec sh -c "+quote(r.script.inline(r.args, r.text)), nil
+		case r.text != "":
+			command, in = "exec sh -s", strings.NewReader(r.script.inline(r.args, r.text))
+		}
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
 		status, err := n.exec(ctx, execution{
-			command: r.script.command(r.args), stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
+			command: command, stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
 		})
 		if err != nil {
 			return reply{}, err
 		}
 		if status == notInstalled && !installed {
-			if err := n.install(ctx, r.script); err != nil {
-				return reply{}, err
+			for _, s := range append(r.needs, r.script) {
+				if err := n.install(ctx, s); err != nil {
+					return reply{}, err
+				}
 			}
 			continue
 		}
@@ -141,6 +175,21 @@ func (s script) command(args []string) string {
 		line += " " + quote(a)
 	}
 	return line
+}
+
+// inline is a script for "sh -s" that runs text and then s as a part of itself: it starts a process less, and nothing of
+// it is on a command line. Cut short it does nothing, since its last lines are what does something.
+func (s script) inline(args []string, text string) string {
+	line := "set --"
+	for _, a := range args {
+		line += " " + quote(a)
+	}
+	return line + "\n" + text + `gl_watch=$HOME/.gpulease/lib/` + watchScript.file + `
+gl_self=$HOME/.gpulease/lib/` + s.file + `
+[ -f "$gl_self" ] && [ -f "$gl_watch" ] && [ -f "$HOME/.gpulease/lib/` + jobScript.file + `" ] || exit ` + strconv.Itoa(notInstalled) + `
+. "$gl_self"
+exit
+`
 }
 
 // install stores the script on the machine, by rename and only if it has come whole.
@@ -198,6 +247,8 @@ func (r reply) failure() error {
 		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
+	case "long":
+		kind = errLong
 	case "moving":
 		kind = errMoving
 	case "unsupported":

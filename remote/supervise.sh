@@ -50,15 +50,26 @@ measure() {
 	printf '%-64s\n' "$gl_cpu $gl_kib $gl_hang" 1<>"$gl_job/usage"
 }
 
+# prepare does what the watch needs when a job is not over at once.
+prepare() {
+	mkfifo "$gl_job/done" 8>&- && exec 9<>"$gl_job/done"
+	{
+		oomkills
+		echo "$gl_ooms" >"$gl_job/ooms"
+		gl_page=$(getconf PAGESIZE 2>/dev/null || echo 4096)
+	} 8>&- 9>&-
+	[ -n "$gl_proc" ] || gl_page=0
+}
+
 # watch ends the job at a timeout or when it has written too much, and measures it meanwhile.
 watch() {
+	trap '' PIPE
 	clock
 	gl_begun=$gl_now gl_end=$((gl_now + gl_timeout)) gl_sign=$gl_now gl_heard=$gl_now
 	gl_noted='0 0' gl_note=0 gl_notes=0 gl_sum=0
 	gl_used=0 gl_cpu=0 gl_kib=-1 gl_measured=$gl_now gl_look=0 gl_pause=8 gl_slowest=200
 	[ "$gl_idle" -eq 0 ] || [ "$gl_idle" -ge 800 ] || gl_slowest=$((gl_idle / 4))
-	gl_page=$(getconf PAGESIZE 2>/dev/null || echo 4096)
-	[ -n "$gl_proc" ] || gl_page=0
+	gl_page=
 	while :; do
 		gl_age=$((gl_now - gl_begun))
 		if [ "$gl_age" -lt 100 ]; then gl_tick=10; elif [ "$gl_age" -lt 60000 ]; then gl_tick=25; else gl_tick=50; fi
@@ -68,9 +79,14 @@ watch() {
 		fi
 		[ "$gl_limit" -eq 0 ] || [ $((gl_sum + 2 * gl_grown)) -lt "$gl_limit" ] || gl_tick=2
 		span "$gl_tick"
-		nap "$gl_span"
+		nap "$gl_span" 8>&- 9>&- # nothing is to hold pipe and fifo when this process has been killed
+		[ -n "$gl_page" ] || prepare
 		clock
-		sizes
+		if [ "$gl_wait" -gt 0 ] && [ $((gl_now - gl_begun)) -ge "$gl_wait" ]; then
+			echo waited >&8
+			gl_wait=0
+		fi
+		sizes 8>&- 9>&-
 		gl_grown=$((gl_osize + gl_esize - gl_sum)) gl_sum=$((gl_osize + gl_esize))
 		[ "$gl_grown" -eq 0 ] || gl_sign=$gl_now gl_heard=$gl_now
 		order
@@ -83,7 +99,7 @@ watch() {
 			return
 		fi
 		if [ $((gl_now - gl_measured)) -ge "$gl_pause" ]; then
-			measure
+			measure 8>&- 9>&-
 			[ "$gl_pause" -ge "$gl_slowest" ] || gl_pause=$((gl_pause * 4))
 			clock
 		fi
@@ -144,18 +160,36 @@ verdict() { # gl_reason, from gl_code and what has been counted before
 	[ -z "$gl_reason" ] || return 0
 	gl_reason=exit
 	[ "$gl_code" -le 128 ] || gl_reason=signal
+	[ "$gl_code" -eq 137 ] && { read -r gl_before <"$gl_job/ooms"; } 2>/dev/null || return 0
 	oomkills
-	[ "$gl_code" -eq 137 ] && [ "$gl_ooms" != "$gl_before" ] && gl_reason=oom
-	return 0
+	[ "$gl_ooms" = "$gl_before" ] || gl_reason=oom
 }
 
-supervise() { # stage
-	mkdir "$gl_job/claim" 2>/dev/null || exit 0
-	mv -f "$1/cmd" "$1/opt" "$1/command" "$1/stdin" "$gl_job/"
-	gl_idle=0 gl_silence=0 gl_grown=0 gl_capped=no
-	. "$gl_job/opt"
-	# 9 is both ends of the fifo: the open does not block, and readers see the end when this process goes.
-	mkfifo "$gl_job/done" && exec 9<>"$gl_job/done"
+# supervise runs the job that is staged: a directory of its files, or a file that sets its options and defines gl_run. With
+# a wait it holds its stdout until the job has ended, or so long, which is how who has started it knows.
+supervise() { # stage wait
+	# By this the job is claimed: only one can make the file.
+	set -C
+	{ true >"$gl_job/claim"; } 2>/dev/null || {
+		[ -d "$1" ] || rm -f "$1"
+		exit 0
+	}
+	set +C
+	gl_idle=0 gl_silence=0 gl_grown=0 gl_capped=no gl_wait=$2 gl_stage=
+	if [ -d "$1" ]; then
+		mv -f "$1/cmd" "$1/opt" "$1/command" "$1/stdin" "$gl_job/"
+		. "$gl_job/opt"
+		gl_run() {
+			[ "$gl_detach" = setsid ] && exec setsid sh "$gl_job/cmd" "$gl_self"
+			[ "$gl_detach" = perl ] && exec perl -MPOSIX -e 'POSIX::setsid(); exec @ARGV' sh "$gl_job/cmd" "$gl_self"
+			exec sh "$gl_job/cmd" "$gl_self"
+		}
+	else
+		gl_stage=$1
+		. "$1"
+		printf '%s\n' "$gl_shown" >"$gl_job/command"
+		: >"$gl_job/stdin"
+	fi
 	for gl_f in stdout stderr main order; do : >"$gl_job/$gl_f"; done # made here for their mode
 	# Filled, so that the end can be written down even when the job has filled the disk.
 	printf '%200s\n' '' >"$gl_job/exit.new"
@@ -163,14 +197,19 @@ supervise() { # stage
 	printf '%99s\n' '' >"$gl_job/times"
 	boot
 	ident $$
-	echo "$$ $gl_ident $gl_boot $(date +%s.%N)" >"$gl_job/pid" || exit 1
-	echo started
-	exec >/dev/null
-	oomkills
-	gl_before=$gl_ooms
+	echo "$$ $gl_ident $gl_boot" >"$gl_job/pid" || exit 1
 	clock
 	gl_begun=$gl_now
-	watch 9>&- &
+	if [ "$gl_wait" -gt 0 ]; then
+		date +%s.%N >"$gl_job/began" &
+		echo started
+		exec 8>&1 >/dev/null
+	else
+		date +%s.%N >"$gl_job/began"
+		echo started
+		exec 8>/dev/null >/dev/null
+	fi
+	watch &
 	gl_dog=$!
 	spent
 	gl_cpu=$gl_spent
@@ -180,24 +219,29 @@ supervise() { # stage
 		# In the foreground: a shell without job control makes its background commands ignore SIGINT.
 		(
 			umask "$gl_umask"
+			unset gl_umask # it may have come by the environment
 			export GPULEASE_JOB_ID="$gl_id"
 			cd "$gl_dir" || exit 1
-			[ "$gl_detach" = setsid ] && exec setsid sh "$gl_job/cmd" "$0"
-			[ "$gl_detach" = perl ] && exec perl -MPOSIX -e 'POSIX::setsid(); exec @ARGV' sh "$gl_job/cmd" "$0"
-			exec sh "$gl_job/cmd" "$0"
-		) <"$gl_job/stdin" >>"$gl_job/stdout" 2>>"$gl_job/stderr" 9>&-
+			gl_run
+		) <"$gl_job/stdin" >>"$gl_job/stdout" 2>>"$gl_job/stderr" 8>&-
 		gl_code=$?
 	fi
-	gl_ended=$(date +%s.%N)
+	# Readers of the fifo wake when nobody holds it any more; the watch, which has held it up to here, may be gone before
+	# the end is written.
+	[ ! -p "$gl_job/done" ] || exec 9<>"$gl_job/done"
+	clock
+	gl_ended=+$((gl_now - gl_begun)) # see status: a process less on the way
 	spent
 	gl_cpu=$((${gl_spent:-0} - ${gl_cpu:-0} - (${#gl_spent} == 0)))
 	verdict
 	cutoff
 	[ "$gl_code" -eq 0 ] || trouble "$gl_begun"
+	# One that was killed before the watch had counted.
+	[ "$gl_code" -eq 137 ] && [ ! -e "$gl_job/ooms" ] && grep -q '^kernel .*Killed process' "$gl_job/trouble" && gl_reason=oom
 	# The watch has seen processes that nobody waited for.
 	{ read -r gl_i gl_kib gl_tail <"$gl_job/usage"; } 2>/dev/null
 	[ "${gl_i:-0}" -le "$gl_cpu" ] || gl_cpu=$gl_i
 	printf '%s\n%s\n' "$gl_code $gl_ended $gl_reason" "$gl_cpu ${gl_kib:--1} $gl_capped" 1<>"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
-	exec 9>&-
-	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done" "$gl_job/times"
+	exec 8>&- 9>&-
+	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done" "$gl_job/times" "$gl_job/ooms" ${gl_stage:+"$gl_stage"}
 }

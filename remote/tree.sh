@@ -42,14 +42,14 @@ scope() { # pid
 		org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' "gpulease-$gl_id.scope" fail \
 		2 PIDs au 1 "$1" CollectMode s inactive-or-failed 0 </dev/null >/dev/null 2>&1 || return 0
 	# systemd says yes before it does it.
-	for gl_i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+	for gl_i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
 		gl_name=$(sed -n "s,^[^:]*:[^:]*:\(/.*/gpulease-$gl_id\.scope\)\$,\1,p" "$gl_proc/$1/cgroup" 2>/dev/null | head -n 1)
 		for gl_f in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
 			[ -n "$gl_name" ] && [ -f "$gl_f$gl_name/cgroup.procs" ] || continue
 			echo "$gl_f$gl_name" >"$gl_job/scope"
 			return
 		done
-		nap 0.05
+		nap 0.01
 	done
 }
 

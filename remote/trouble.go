@@ -3,6 +3,7 @@ package remote
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,6 +30,20 @@ var xids = map[int]string{
 	95:  "an error of GPU memory that hit everything on the GPU",
 	119: "the GPU's own processor does not answer: the machine is broken",
 	120: "the GPU's own processor failed: the machine is broken",
+}
+
+// broken are the numbers that no program can cause: a machine that shows one has hardware that failed.
+var broken = []string{"48", "62", "64", "79", "95", "119", "120"}
+
+// brokenBy is the first line of the kernel's that says that a GPU has failed, for people.
+func brokenBy(kernel string) string {
+	for line := range strings.Lines(kernel) {
+		line = printable([]byte(line))
+		if m := xidLine.FindStringSubmatch(line); m != nil && slices.Contains(broken, m[2]) {
+			return trouble("kernel " + line)
+		}
+	}
+	return ""
 }
 
 // trouble makes a line of job.sh's file of that name one for people.

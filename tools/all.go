@@ -31,13 +31,20 @@ type Changer interface {
 
 // Worker is what tools do on a lease's machine.
 type Worker interface {
-	Start(ctx context.Context, id lease.ID, call string, c remote.Command) (lease.Job, error)
+	RunCommand(ctx context.Context, id lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, stdout, stderr remote.Excerpt, err error)
 	Job(ctx context.Context, jobID string, wait time.Duration) (lease.Job, error)
 	Jobs(ctx context.Context, id lease.ID) ([]remote.Job, error)
+	Use(ctx context.Context, id lease.ID) (lease.Use, error)
 	Output(ctx context.Context, jobID string, head, tail int) (stdout, stderr remote.Excerpt, err error)
 	Page(ctx context.Context, jobID string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error)
+	Mixed(ctx context.Context, jobID string, offset int64, limit int, wait time.Duration) (remote.Mixed, lease.Lease, error)
+	Search(ctx context.Context, jobID string, s remote.Stream, what remote.Search) (remote.Found, lease.Lease, error)
 	Cancel(ctx context.Context, jobID string, grace time.Duration) (lease.Job, error)
 	Push(ctx context.Context, id lease.ID, src, dst string, o remote.PushOptions) (remote.PushSummary, lease.Lease, error)
+	Forward(ctx context.Context, id lease.ID, localPort, remotePort int) (lease.Forward, lease.Lease, error)
+	CloseForward(ctx context.Context, id lease.ID, remotePort int) ([]lease.Forward, lease.Lease, error)
+	Forwards(id lease.ID) []lease.Forward
+	Fetch(ctx context.Context, id lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error)
 }
 
 // Leases is all of it.
@@ -50,9 +57,9 @@ type Leases interface {
 // Deps is what the tools work with.
 type Deps struct {
 	Leases Leases
-	// Roots are the local directories below which sync_files may read; absolute.
-	// Relative paths are below the first, and so are results that come home. Without
-	// any, nothing is read or brought.
+	// Roots are the local directories below which sync_files may read and fetch_files
+	// may write; absolute. Relative paths are below the first, and so are results that
+	// come home. Without any, nothing is read or brought.
 	Roots []string
 	// Remote says that agents are on other computers: what touches this one's disk or
 	// ports is left out unless there are Roots, and ports are left out in any case.
@@ -61,21 +68,30 @@ type Deps struct {
 	// where they lie below a root: gpulease's own state, keys and settings.
 	// Absolute; what is not there is no error.
 	Denied []string
+	// Secrets are texts of this program's own that no output of a job is to show;
+	// nil for none.
+	Secrets func() []string
+	// Kept are further local files, beside Denied, that fetch_files must not be able to
+	// overwrite: the policy in force, the ledger, the API key. Absolute.
+	Kept []string
 }
 
 // All are the tools of gpulease, those first without which nothing works.
 func All(d Deps) []Tool {
+	hidden := &secrets{fixed: d.Secrets}
 	all := []Tool{
 		listCapacity(d.Leases),
 		launchLease(d.Leases, d.Roots, d.Denied),
-		runCommand(d.Leases),
+		runCommand(d.Leases, hidden),
 		stopLease(d.Leases, d.Roots, d.Denied),
-		getLease(d.Leases),
+		getLease(d.Leases, hidden),
 		listLeases(d.Leases),
 		extendLease(d.Leases),
-		readOutput(d.Leases),
+		readOutput(d.Leases, hidden),
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
+		fetchFiles(d.Leases, d.Roots, d.Denied, d.Kept),
+		forwardPort(d.Leases),
 		spendReport(d.Leases),
 	}
 	if !d.Remote {

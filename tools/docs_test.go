@@ -41,7 +41,14 @@ type schema struct {
 func reference(t *testing.T, all []tools.Tool) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	b.WriteString("# Tools\n\nGenerated from the tools themselves (`go test ./tools -update`); do not edit.\n")
+	b.WriteString("# Tools\n\nGenerated from the tools themselves (`go test ./tools -update`); do not edit.\n\n" +
+		"Answers about a lease also have its `instance_type`, `region`, `minutes_left` and `guard`; those about jobs and files its `price_usd_per_hour`,\n" +
+		"`cost_usd`, `deadline`, `minutes_left` and `guard`. A job also has `cpu_seconds` and `peak_memory_mib` of all its processes,\n" +
+		"`hanging_seconds` when it shows no sign of life for longer than its `idle_output_timeout`, and as `trouble` what the kernel and CUDA\n" +
+		"said of GPUs and memory when it failed. A ready lease has as `machine` what its GPUs, processors, memory and disk do now, as far\n" +
+		"as the machine tells, and as `gpu_use` how much its GPUs have worked. Where a job has printed `go test -json` or JUnit XML, the answer\n" +
+		"that has its end has as `tests` how many passed, failed and were skipped, and the first failures. Secrets that gpulease knows (its API key, and values of variables with names such as\n" +
+		"`HF_TOKEN` that calls of this server have set) are covered in output.\n")
 	for _, tool := range all {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s\n", tool.Name, tool.Description, hints(tool.Annotations))
 		table(t, &b, "argument", tool.InputSchema)

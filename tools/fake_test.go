@@ -37,6 +37,7 @@ type desk struct {
 	row      lease.Lease
 	then     []lease.Lease // what the row becomes, one a look of Wait
 	warnings []string
+	second   lease.ID
 	budget   policy.Money
 
 	notices []string
@@ -53,11 +54,18 @@ type desk struct {
 	start  func(remote.Command) (lease.Job, error)
 	looks  []remote.Job // what Job answers, in order; the last again and again
 	jobs   func() ([]remote.Job, error)
+	use    func() (lease.Use, error)
 	output func(head, tail int) (remote.Excerpt, remote.Excerpt, error)
 	page   func(s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, error)
+	mixed  func(offset int64, limit int) (remote.Mixed, error)
+	search func(s remote.Stream, what remote.Search) (remote.Found, error)
 	cancel func(grace time.Duration) (remote.Job, error)
 	push   func(ctx context.Context, src, dst string, o remote.PushOptions) (remote.PushSummary, error)
+	fetch  func(ctx context.Context, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, error)
+	open   func(localPort, remotePort int) (lease.Forward, error)
+	ports  []lease.Forward
 	waits  []time.Duration
+	calls  []string // names of the calls that ran commands
 }
 
 func (d *desk) Capacity(context.Context) (lease.Capacity, error) { return d.capacity, nil }
@@ -107,11 +115,22 @@ func (d *desk) Status(ctx context.Context, l lease.Lease) lease.Status {
 	if ctx.Err() != nil {
 		return lease.Status{Lease: l, Warnings: []string{"the context was over"}, At: noon}
 	}
-	return lease.Status{Lease: l, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
+	return lease.Status{Lease: l, SecondTry: d.second, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
 }
 
-func (d *desk) Start(_ context.Context, _ lease.ID, _ string, c remote.Command) (lease.Job, error) {
-	return d.start(c)
+func (d *desk) RunCommand(_ context.Context, _ lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, o, e remote.Excerpt, err error) {
+	d.calls = append(d.calls, call)
+	if j, err = d.start(c); err != nil {
+		return j, o, e, err
+	}
+	if wait > 0 {
+		if j, err = d.Job(context.Background(), j.ID, wait); err != nil {
+			j.ID = jobID
+			return j, o, e, err
+		}
+	}
+	o, e, err = d.output(head, tail)
+	return j, o, e, err
 }
 
 func (d *desk) Job(_ context.Context, _ string, wait time.Duration) (lease.Job, error) {
@@ -126,15 +145,35 @@ func (d *desk) Job(_ context.Context, _ string, wait time.Duration) (lease.Job, 
 	return lease.Job{Lease: d.row, Job: now}, nil
 }
 
+func (d *desk) Use(context.Context, lease.ID) (lease.Use, error) {
+	if d.use == nil {
+		return lease.Use{}, nil
+	}
+	return d.use()
+}
+
 func (d *desk) Jobs(context.Context, lease.ID) ([]remote.Job, error) { return d.jobs() }
 
 func (d *desk) Output(_ context.Context, _ string, head, tail int) (stdout, stderr remote.Excerpt, err error) {
+	if d.output == nil {
+		return stdout, stderr, nil
+	}
 	return d.output(head, tail)
 }
 
 func (d *desk) Page(_ context.Context, _ string, s remote.Stream, offset int64, limit int, wait time.Duration) (remote.Page, lease.Lease, error) {
 	p, err := d.page(s, offset, limit, wait)
 	return p, d.row, err
+}
+
+func (d *desk) Mixed(_ context.Context, _ string, offset int64, limit int, _ time.Duration) (remote.Mixed, lease.Lease, error) {
+	m, err := d.mixed(offset, limit)
+	return m, d.row, err
+}
+
+func (d *desk) Search(_ context.Context, _ string, s remote.Stream, what remote.Search) (remote.Found, lease.Lease, error) {
+	f, err := d.search(s, what)
+	return f, d.row, err
 }
 
 func (d *desk) Cancel(_ context.Context, _ string, grace time.Duration) (lease.Job, error) {
@@ -146,6 +185,24 @@ func (d *desk) Push(ctx context.Context, _ lease.ID, src, dst string, o remote.P
 	s, err := d.push(ctx, src, dst, o)
 	return s, d.row, err
 }
+
+func (d *desk) Fetch(ctx context.Context, _ lease.ID, paths []string, dst string, o remote.FetchOptions) (remote.FetchSummary, lease.Lease, error) {
+	s, err := d.fetch(ctx, paths, dst, o)
+	return s, d.row, err
+}
+
+func (d *desk) Forward(_ context.Context, _ lease.ID, localPort, remotePort int) (lease.Forward, lease.Lease, error) {
+	f, err := d.open(localPort, remotePort)
+	return f, d.row, err
+}
+
+func (d *desk) CloseForward(context.Context, lease.ID, int) ([]lease.Forward, lease.Lease, error) {
+	closed := d.ports
+	d.ports = nil
+	return closed, d.row, nil
+}
+
+func (d *desk) Forwards(lease.ID) []lease.Forward { return d.ports }
 
 // excerptOf is a stream as the machine would cut it.
 func excerptOf(all string, head, tail int) remote.Excerpt {

@@ -76,6 +76,9 @@ func lightStart[T string | []byte](data T, room int) T {
 	return data
 }
 
+// heavy reports whether data takes over a quarter more room in an answer than its length.
+func heavy(data []byte, length int) bool { return len(lightStart(data, length/4*5)) < len(data) }
+
 // short is the beginning of a text that somebody else wrote.
 func short(text string, room int) string {
 	text = valid(text)

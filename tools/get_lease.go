@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gpulease/gpulease/lease"
@@ -25,6 +26,9 @@ type getOut struct {
 	EndedAt   string       `json:"ended_at,omitempty"`
 	Rescue    string       `json:"rescue,omitempty" jsonschema_description:"What came home before the end."`
 	Jobs      []jobSummary `json:"jobs,omitempty" jsonschema_description:"Newest first."`
+	GPUUse    string       `json:"gpu_use,omitempty"`
+	Machine   *machineNow  `json:"machine,omitempty" jsonschema:"-"`
+	Forwards  []string     `json:"forwards,omitempty"`
 	advice
 }
 
@@ -48,7 +52,7 @@ const (
 func getLease(l interface {
 	Reader
 	Worker
-}) Tool {
+}, hidden *secrets) Tool {
 	return New(Def{
 		Name:  "get_lease",
 		Title: "Look at a lease",
@@ -69,19 +73,45 @@ func getLease(l interface {
 		s := status(ctx, l, got)
 		out := getOut{
 			standing: standingOf(s), Purpose: short(got.Purpose, seen), GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
-			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: short(got.Rescue, 2*seen), advice: adviceOf(s, nextFor(got)),
+			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: short(got.Rescue, 2*seen), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got)),
+		}
+		if s.SecondTry != "" && got.State == lease.Ended {
+			out.Next = then("get_lease", with{"lease_id": s.SecondTry, "wait_seconds": 45}, "get_lease with lease_id %q and wait_seconds 45: that is the lease to use now", s.SecondTry)
 		}
 		if got.State == lease.Ready {
-			brief, cancel := context.WithTimeout(ctx, jobsTime)
-			defer cancel()
-			jobs, err := l.Jobs(brief, got.ID)
-			if err != nil {
-				out.Warnings = append(slices.Clone(out.Warnings), "its jobs could not be listed: "+Explain(err, nil).Message)
-			}
-			out.Jobs = summaries(jobs)
+			out.lookAtMachine(ctx, l, got.ID, hidden)
+			out.Forwards = forwardLines(l.Forwards(got.ID))
 		}
 		return out, nil
 	})
+}
+
+// lookAtMachine adds what the machine tells. What it does not is a warning.
+func (o *getOut) lookAtMachine(ctx context.Context, l Worker, id lease.ID, hidden *secrets) {
+	ctx, cancel := context.WithTimeout(ctx, jobsTime)
+	defer cancel()
+	var use lease.Use
+	var useErr error
+	var looking sync.WaitGroup
+	looking.Go(func() { use, useErr = l.Use(ctx, id) })
+	jobs, err := l.Jobs(ctx, id)
+	looking.Wait()
+	o.Warnings = slices.Clone(o.Warnings)
+	if err != nil {
+		o.Warnings = append(o.Warnings, "its jobs could not be listed: "+Explain(err, nil).Message)
+	}
+	for i := range jobs {
+		jobs[i].Command = string(hidden.mask(id, []byte(jobs[i].Command)))
+	}
+	o.Jobs = summaries(jobs)
+	if useErr != nil {
+		o.Warnings = append(o.Warnings, "what the machine does could not be seen: "+Explain(useErr, nil).Message)
+		return
+	}
+	o.Machine = machineOf(use)
+	if said := use.GPUUse.String(); said != "" {
+		o.GPUUse = said
+	}
 }
 
 // settled reports whether a wait that began in state first is over: the agent can
@@ -128,6 +158,15 @@ func (o getOut) Text() string {
 			fmt.Fprintf(&b, " with %d", *j.ExitCode)
 		}
 		fmt.Fprintf(&b, ": %s", flat(j.Command))
+	}
+	if o.Machine != nil {
+		b.WriteString("\n" + o.Machine.line())
+	}
+	if o.GPUUse != "" {
+		b.WriteString("\n" + o.GPUUse)
+	}
+	for _, f := range o.Forwards {
+		fmt.Fprintf(&b, "\nforward %s", f)
 	}
 	if o.Rescue != "" {
 		fmt.Fprintf(&b, "\nbefore the end: %s", flat(o.Rescue))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/policy"
@@ -12,7 +11,7 @@ import (
 )
 
 // jobFields is where a job stands. Its state and reason are the job's; the
-// lease's state is lease_state.
+// lease's state is lease_state. The schemas leave out what needs no telling.
 type jobFields struct {
 	JobID           string   `json:"job_id"`
 	State           string   `json:"state" jsonschema:"enum=running,enum=exited,enum=lost"`
@@ -20,21 +19,37 @@ type jobFields struct {
 	Signal          string   `json:"signal,omitempty"`
 	Reason          string   `json:"reason,omitempty"`
 	DurationSeconds *float64 `json:"duration_seconds,omitempty"`
+	CPUSeconds      *float64 `json:"cpu_seconds,omitempty" jsonschema:"-"`
+	PeakMemoryMiB   *int64   `json:"peak_memory_mib,omitempty" jsonschema:"-"`
+	HangingSeconds  int      `json:"hanging_seconds,omitempty" jsonschema:"-"`
+	Trouble         []string `json:"trouble,omitempty" jsonschema:"-"`
 }
 
-// leaseBeside is the lease's standing in an answer about a job.
+// leaseBeside is the lease's standing in an answer about a job. What every answer
+// about a lease has is not told again in the schemas of these: they are sent to
+// the model with every request.
 type leaseBeside struct {
 	LeaseID     lease.ID      `json:"lease_id"`
 	LeaseState  string        `json:"lease_state"`
-	Price       *policy.Money `json:"price_usd_per_hour,omitempty"`
-	Cost        *policy.Money `json:"cost_usd,omitempty"`
-	Deadline    string        `json:"deadline,omitempty"`
-	MinutesLeft *int          `json:"minutes_left,omitempty"`
-	Guard       string        `json:"guard,omitempty"`
+	Price       *policy.Money `json:"price_usd_per_hour,omitempty" jsonschema:"-"`
+	Cost        *policy.Money `json:"cost_usd,omitempty" jsonschema:"-"`
+	Deadline    string        `json:"deadline,omitempty" jsonschema:"-"`
+	MinutesLeft *int          `json:"minutes_left,omitempty" jsonschema:"-"`
+	Guard       string        `json:"guard,omitempty" jsonschema:"-"`
 }
 
 func fieldsOf(j remote.Job) jobFields {
-	f := jobFields{JobID: j.ID, State: j.State, ExitCode: exitCode(j), Signal: j.Signal, Reason: j.Reason}
+	f := jobFields{
+		JobID: j.ID, State: j.State, ExitCode: exitCode(j), Signal: j.Signal, Reason: j.Reason,
+		HangingSeconds: int(j.Hanging / time.Second), Trouble: j.Trouble,
+	}
+	if j.CPUTime > 0 {
+		used := j.CPUTime.Seconds()
+		f.CPUSeconds = &used
+	}
+	if j.PeakMemoryMiB > 0 {
+		f.PeakMemoryMiB = &j.PeakMemoryMiB
+	}
 	if !j.Ended.IsZero() && !j.Started.IsZero() {
 		// Both by the machine's clock.
 		d := max(0, j.Ended.Sub(j.Started)).Round(10 * time.Millisecond).Seconds()
@@ -74,59 +89,17 @@ func (f jobFields) line() string {
 	if f.DurationSeconds != nil {
 		text += fmt.Sprintf(", %.1f s", *f.DurationSeconds)
 	}
+	if f.CPUSeconds != nil {
+		text += fmt.Sprintf(", CPU %.1f s", *f.CPUSeconds)
+	}
+	if f.PeakMemoryMiB != nil {
+		text += fmt.Sprintf(", at most %d MiB", *f.PeakMemoryMiB)
+	}
+	if f.HangingSeconds > 0 {
+		text += fmt.Sprintf(", HANGING: no output, CPU or GPU use for %d s", f.HangingSeconds)
+	}
+	if len(f.Trouble) > 0 {
+		text += "\ntrouble: " + strings.Join(f.Trouble, "\ntrouble: ")
+	}
 	return text
-}
-
-// shown is the part of a stream that an answer carries.
-type shown struct {
-	text      string
-	truncated bool
-	mended    bool // some bytes were no UTF-8 and are shown as U+FFFD
-}
-
-// excerpt makes text of the beginning and the end of a stream.
-func excerpt(e remote.Excerpt, stream string) shown {
-	omitted := e.Omitted()
-	if omitted <= 0 {
-		all := append(append([]byte{}, e.Head...), e.Tail...)
-		return shown{text: valid(string(all)), mended: !utf8.Valid(all)}
-	}
-	// A cut through a character is our doing, not the stream's.
-	head, tail := wholeEnd(e.Head), wholeStart(e.Tail)
-	omitted += int64(len(e.Head) - len(head) + len(e.Tail) - len(tail))
-	mark := fmt.Sprintf("\n[... %d bytes left out; read_output with stream %q and offset %d shows them ...]\n", omitted, stream, len(head))
-	return shown{
-		text:      valid(string(head)) + mark + valid(string(tail)),
-		truncated: true,
-		mended:    !utf8.Valid(head) || !utf8.Valid(tail),
-	}
-}
-
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-// wholeEnd drops the beginning of a character that the end of b cuts in two.
-func wholeEnd(b []byte) []byte {
-	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
-		if c := b[len(b)-i]; utf8.RuneStart(c) {
-			if !utf8.FullRune(b[len(b)-i:]) {
-				return b[:len(b)-i]
-			}
-			break
-		}
-	}
-	return b
-}
-
-// wholeStart drops the rest of a character that the start of b cuts in two.
-func wholeStart(b []byte) []byte {
-	for i := 0; i < utf8.UTFMax && i < len(b); i++ {
-		if utf8.RuneStart(b[i]) {
-			return b[i:]
-		}
-	}
-	return b
-}
-
-func mendedWarning(stream string) string {
-	return "some bytes of " + stream + " are not UTF-8 and are shown as \uFFFD"
 }

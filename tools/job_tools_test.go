@@ -66,7 +66,7 @@ func TestACommandThatTakesLongBecomesAJob(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 12*time.Second, time.Since(began))
 		require.Equal(t, []time.Duration{5 * time.Second, 5 * time.Second, 2 * time.Second}, d.waits)
-		require.Equal(t, []string{"running for 5 s, 0 bytes of output", "running for 10 s, 0 bytes of output", "running for 12 s, 0 bytes of output"}, notes)
+		require.Equal(t, []string{"running for 5 s, 0 bytes of output", "running for 10 s, 0 bytes of output"}, notes)
 		got := fields(t, r)
 		require.Equal(t, "running", got["state"])
 		require.NotContains(t, got, "exit_code")
@@ -83,6 +83,11 @@ func (s *slowDesk) Job(ctx context.Context, id string, wait time.Duration) (leas
 	return s.desk.Job(ctx, id, wait)
 }
 
+func (s *slowDesk) RunCommand(ctx context.Context, id lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, o, e remote.Excerpt, err error) {
+	time.Sleep(wait)
+	return s.desk.RunCommand(ctx, id, call, c, wait, head, tail)
+}
+
 func TestWaitSecondsOfRunCommand(t *testing.T) {
 	d := worker("", "", running())
 	answer(t, d, "run_command", `{"lease_id":"abcdefghijkl","command":"x","wait_seconds":0}`)
@@ -94,6 +99,14 @@ func TestWaitSecondsOfRunCommand(t *testing.T) {
 func TestAnErrorAfterTheStartLeadsToTheJob(t *testing.T) {
 	d := worker("", "", remote.Job{}) // Job fails
 	text := failed(t, d, "run_command", `{"lease_id":"abcdefghijkl","command":"train"}`)
+	require.Equal(t, strings.Join([]string{
+		"error ssh_unreachable: job abcdefghijkl-mnopqrst may have been started: the machine does not answer",
+		`next: read_output with job_id "abcdefghijkl-mnopqrst" says whether it was, or that there is no such job`,
+		"retryable: yes", "lease: abcdefghijkl",
+	}, "\n"), text)
+
+	d = worker("", "", running(), remote.Job{}) // it fails later
+	text = failed(t, d, "run_command", `{"lease_id":"abcdefghijkl","command":"train"}`)
 	require.Equal(t, strings.Join([]string{
 		"error ssh_unreachable: job abcdefghijkl-mnopqrst was started, but then: the machine does not answer",
 		`next: do not start it again: read_output with job_id "abcdefghijkl-mnopqrst" shows what it does`,
@@ -300,9 +313,10 @@ func TestSyncFiles(t *testing.T) {
 	}
 	d := &desk{row: ready(), push: func(_ context.Context, _, _ string, o remote.PushOptions) (remote.PushSummary, error) {
 		require.True(t, o.Delete)
+		require.Equal(t, 5, o.MaxDelete)
 		return remote.PushSummary{Files: 40, Sent: 3, SentBytes: 1234, Deleted: 2, Skipped: skipped}, nil
 	}}
-	r, err := use(t, tools.Deps{Leases: d, Roots: []string{t.TempDir()}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":".","remote_dir":"p","delete":true}`)
+	r, err := use(t, tools.Deps{Leases: d, Roots: []string{t.TempDir()}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":".","remote_dir":"p","delete":true,"max_delete":5}`)
 	require.NoError(t, err)
 	got := fields(t, r)
 	require.Equal(t, []any{true, "p", 40.0, 3.0, 1234.0, 2.0}, []any{got["complete"], got["remote_dir"], got["files"], got["files_sent"], got["bytes_sent"], got["files_deleted"]})
@@ -312,24 +326,29 @@ func TestSyncFiles(t *testing.T) {
 	require.Equal(t, "3 files (1234 bytes) sent to p, 2 deleted there\nwarning: 25 files not sent; see skipped\nnext: run_command with lease_id \"abcdefghijkl\" and cwd \"p\"", r.Text)
 }
 
-// A directory that takes longer than a call is sent in several.
+// A directory that takes longer than a call is sent in several. What counts is what
+// stays on the machine: whole archives of small files, and parts of large ones.
 func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 	for name, tc := range map[string]struct {
-		files int
-		code  string
+		placed int
+		notes  [][2]int // files and bytes
+		warn   string
+		code   string
 	}{
-		"some files went out": {files: 7},
-		"none did":            {files: 0, code: "ssh_unreachable"},
+		"some files are in place":   {placed: 7, notes: [][2]int{{7, 700}}},
+		"a large one is under way":  {notes: [][2]int{{0, 8 << 20}, {0, 16 << 20}}, warn: "16777216 bytes of parts"},
+		"an archive is not through": {notes: [][2]int{{1, 100}, {2, 200}}, code: "ssh_unreachable"},
+		"nothing went out":          {code: "ssh_unreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				d := &desk{row: ready(), push: func(ctx context.Context, _, _ string, o remote.PushOptions) (remote.PushSummary, error) {
-					if tc.files > 0 {
-						o.Progress(tc.files, 700)
+					for _, n := range tc.notes {
+						o.Progress(n[0], int64(n[1]))
 					}
 					<-ctx.Done()
-					return remote.PushSummary{}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: ctx.Err()}
+					return remote.PushSummary{Files: 40, Sent: tc.placed}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: ctx.Err()}
 				}}
 				ctx, cancel := context.WithTimeout(t.Context(), 44*time.Second)
 				defer cancel()
@@ -341,9 +360,10 @@ func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 				require.NoError(t, err)
 				got := fields(t, r)
 				require.Equal(t, false, got["complete"])
-				require.Equal(t, 7.0, got["files_sent"])
+				require.Equal(t, float64(tc.placed), got["files_sent"])
 				require.Equal(t, "sync_files with the same arguments: it goes on with what is missing", got["next"])
 				require.Contains(t, r.Text, "NOT YET ALL")
+				require.Contains(t, r.Text, tc.warn)
 			})
 		})
 	}

@@ -48,7 +48,7 @@ func launchLease(l interface {
 	}, func(ctx context.Context, in launchIn) (launchOut, error) {
 		req := lease.LaunchRequest{
 			Type: in.Type, Region: in.Region, TTL: time.Duration(in.TTLMinutes) * time.Minute,
-			Purpose: in.Purpose, IdempotencyKey: in.IdempotencyKey, Results: in.Results,
+			Purpose: in.Purpose, IdempotencyKey: in.IdempotencyKey, Results: in.Results, Elsewhere: true,
 		}
 		if len(in.Results) > 0 {
 			dir, err := resultsDir(lease.LeaseInPath, roots, denied)

@@ -75,7 +75,7 @@ func TestLaunchLease(t *testing.T) {
 		return row, nil
 	}}
 	got, text := answer(t, d, "launch_lease", `{"type":"gpu_1x_a10","region":"us-east-1","ttl_minutes":"60","purpose":"test"}`)
-	require.Equal(t, lease.LaunchRequest{Type: "gpu_1x_a10", Region: "us-east-1", TTL: time.Hour, Purpose: "test"}, asked)
+	require.Equal(t, lease.LaunchRequest{Elsewhere: true, Type: "gpu_1x_a10", Region: "us-east-1", TTL: time.Hour, Purpose: "test"}, asked)
 	require.Equal(t, map[string]any{
 		"lease_id": "abcdefghijkl", "state": "booting", "detail": "launched; waiting for its address", "instance_type": "gpu_1x_a10", "region": "us-east-1",
 		"price_usd_per_hour": 1.29, "cost_usd": 0.129, "reserved_usd": 1.0, "deadline": "2026-11-23T12:55:00Z", "minutes_left": 55.0,
@@ -170,7 +170,7 @@ func TestDryRunLaunchesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &desk{quote: func(r lease.LaunchRequest) (lease.Quote, error) {
-				require.Equal(t, lease.LaunchRequest{Type: "gpu_1x_a10", TTL: time.Hour}, r)
+				require.Equal(t, lease.LaunchRequest{Elsewhere: true, Type: "gpu_1x_a10", TTL: time.Hour}, r)
 				return lease.Quote{Offer: lease.Offer{Type: "gpu_1x_a10", Price: 1_290_000}, Regions: []string{"us-east-1", "us-west-1"}, TTL: time.Hour, Decision: tc.decision}, nil
 			}}
 			got, text := answer(t, d, "launch_lease", `{"type":"gpu_1x_a10","ttl_minutes":60,"dry_run":true}`)

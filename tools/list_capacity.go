@@ -103,6 +103,9 @@ func (o capacityOut) Text() string {
 		verdict := "denied: " + x.Rule
 		if x.Allowed {
 			verdict = fmt.Sprintf("allowed up to %d min", x.LongestTTL)
+			if x.Rule != "" {
+				verdict += "; " + x.Rule
+			}
 		}
 		fmt.Fprintf(&b, "\n%s %s/h, %s; %s", x.Type, x.Price, where, verdict)
 	}

@@ -1,10 +1,14 @@
 package tools
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/gpulease/gpulease/lease"
 )
@@ -38,6 +42,62 @@ func confine(dir string, roots []string) (string, error) {
 	return real, nil
 }
 
+// confineNew gives the real path of a local directory that an agent wants to have
+// written to. It need not be there yet. What is there of it must not be a link out
+// of the roots, and neither denied directories nor kept files may lie in it: a
+// machine that is not trusted would choose what gpulease is to believe.
+func confineNew(dir string, roots, denied, kept []string) (string, error) {
+	if len(roots) == 0 {
+		return "", pathDenied(dir, "this server gives no access to local files", nil)
+	}
+	if strings.ContainsFunc(dir, unicode.IsControl) {
+		return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("local_dir %s has a control character", quote(dir)), Next: "give another directory"}
+	}
+	path := filepath.Clean(dir)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(roots[0], path)
+	}
+	real, err := resolvedNew(path)
+	if err != nil || !within(real, roots) {
+		return "", pathDenied(dir, "", roots)
+	}
+	if info, err := os.Stat(real); err == nil && !info.IsDir() {
+		return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("%q is no directory", dir), Next: "give a directory"}
+	}
+	if inside(real, denied) {
+		return "", pathDenied(dir, "it lies within gpulease's own state or settings", nil)
+	}
+	if slices.ContainsFunc(strings.Split(filepath.ToSlash(real), "/"), func(part string) bool { return strings.EqualFold(part, ".git") }) {
+		return "", pathDenied(dir, "git runs what its hooks and settings name, so nothing from a machine is written there", nil)
+	}
+	for _, own := range slices.Concat(denied, kept) {
+		if inside(own, []string{real}) || inside(resolved(own), []string{real}) {
+			return "", &lease.Error{
+				Code: lease.CodePathDenied, Message: fmt.Sprintf("%q holds gpulease's own state or settings, which must not be overwritten", dir),
+				Next: "give a directory below it of its own, or leave local_dir out",
+			}
+		}
+	}
+	return real, nil
+}
+
+// resolvedNew follows the links in as much of a path as is there.
+func resolvedNew(path string) (string, error) {
+	rest := ""
+	for {
+		_, err := os.Lstat(path)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			return "", err
+		}
+		path, rest = filepath.Dir(path), filepath.Join(filepath.Base(path), rest)
+	}
+	real, err := filepath.EvalSymlinks(path)
+	return filepath.Join(real, rest), err
+}
+
 func within(path string, roots []string) bool {
 	for _, root := range roots {
 		for _, r := range []string{root, resolved(root)} {
@@ -57,9 +117,9 @@ func resolved(root string) string {
 }
 
 func pathDenied(dir, why string, roots []string) error {
-	e := &lease.Error{Code: lease.CodePathDenied, Message: fmt.Sprintf("%q is outside of what this server may read", dir), Why: why}
+	e := &lease.Error{Code: lease.CodePathDenied, Message: fmt.Sprintf("%q is outside of what this server may touch", dir), Why: why}
 	if e.Why == "" {
-		e.Why = "it may read below " + strings.Join(roots, ", ")
+		e.Why = "it may read and write below " + strings.Join(roots, ", ")
 		e.Next = "give a directory below that; a person can start the server elsewhere"
 	}
 	return e

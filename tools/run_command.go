@@ -11,31 +11,42 @@ import (
 )
 
 type runIn struct {
-	LeaseID        lease.ID          `json:"lease_id"`
-	Command        string            `json:"command" jsonschema:"minLength=1,maxLength=100000" jsonschema_description:"Run by bash -c."`
-	Cwd            string            `json:"cwd,omitempty" jsonschema_description:"Default: the home directory."`
-	Env            map[string]string `json:"env,omitempty"`
-	TimeoutSeconds int               `json:"timeout_seconds,omitempty" jsonschema:"minimum=1,maximum=2592000"`
-	WaitSeconds    *int              `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45,default=40"`
+	LeaseID           lease.ID          `json:"lease_id"`
+	Command           string            `json:"command,omitempty" jsonschema:"maxLength=100000" jsonschema_description:"Run by bash -c."`
+	Argv              []string          `json:"argv,omitempty" jsonschema_description:"Instead of command, without a shell."`
+	Cwd               string            `json:"cwd,omitempty" jsonschema_description:"Default: home."`
+	Env               map[string]string `json:"env,omitempty"`
+	Stdin             string            `json:"stdin,omitempty"`
+	TimeoutSeconds    int               `json:"timeout_seconds,omitempty" jsonschema:"minimum=1"`
+	NoOutputTimeout   int               `json:"no_output_timeout,omitempty" jsonschema:"minimum=1" jsonschema_description:"Seconds; ends it."`
+	IdleOutputTimeout int               `json:"idle_output_timeout,omitempty" jsonschema:"minimum=1" jsonschema_description:"Seconds without output, CPU and GPU use, then reported as hanging."`
+	WaitSeconds       *int              `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45,default=40"`
+	ClientRequestID   string            `json:"client_request_id,omitempty" jsonschema:"maxLength=200" jsonschema_description:"Same id, same job."`
 }
 
 type runOut struct {
 	jobFields
-	Stdout      string `json:"stdout"`
-	Stderr      string `json:"stderr"`
-	StdoutBytes int64  `json:"stdout_bytes"`
-	StderrBytes int64  `json:"stderr_bytes"`
-	Truncated   bool   `json:"truncated"`
+	Stdout      string    `json:"stdout"`
+	Stderr      string    `json:"stderr"`
+	StdoutBytes int64     `json:"stdout_bytes"`
+	StderrBytes int64     `json:"stderr_bytes"`
+	Truncated   bool      `json:"truncated"`
+	Tests       *testsOut `json:"tests,omitempty" jsonschema:"-"`
 	leaseBeside
 	advice
 }
 
 const (
 	defaultRunWait = 40
+	longestTimeout = 366 * 24 * 60 * 60 // seconds: longer than any lease
 	// headBytes and tailBytes of each stream keep an answer near 8 KiB. The end is
 	// where errors stand.
 	headBytes = 1024
 	tailBytes = 3072
+	// rawHead and rawTail are what is asked of the machine for that: of progress
+	// bars little is left.
+	rawHead = 4 << 10
+	rawTail = 24 << 10
 	// waitSlice is how often a wait for a job says that it goes on.
 	waitSlice = 5 * time.Second
 )
@@ -43,7 +54,7 @@ const (
 func runCommand(l interface {
 	Reader
 	Worker
-}) Tool {
+}, hidden *secrets) Tool {
 	return New(Def{
 		Name:  "run_command",
 		Title: "Run a command on a lease",
@@ -53,53 +64,94 @@ func runCommand(l interface {
 		Annotations: Annotations{Destructive: true, OpenWorld: true},
 		AlwaysLoad:  true,
 	}, func(ctx context.Context, in runIn) (runOut, error) {
-		job, err := l.Start(ctx, in.LeaseID, CallID(ctx), remote.Command{
-			Shell: in.Command, Dir: in.Cwd, Env: in.Env, Timeout: time.Duration(in.TimeoutSeconds) * time.Second,
-		})
+		c, call, err := in.command(CallID(ctx))
 		if err != nil {
-			return runOut{}, ofLease(err, in.LeaseID)
+			return runOut{}, err
 		}
+		hidden.remember(in.LeaseID, in.Env)
 		wait := defaultRunWait
 		if in.WaitSeconds != nil {
 			wait = *in.WaitSeconds
 		}
-		out, err := follow(ctx, l, job, wait)
-		if err != nil {
-			return runOut{}, afterStart(err, job)
+		r, err := follow(ctx, l, in.LeaseID, call, c, wait)
+		switch {
+		case err != nil && r.job.ID != "":
+			return runOut{}, afterStart(err, r.job)
+		case err != nil:
+			return runOut{}, ofLease(err, in.LeaseID)
 		}
+		tests := testsOf(ctx, l, r.job, r.stdout, hidden)
+		out := ran(status(ctx, l, r.job.Lease), r, hidden)
+		out.Tests = tests
 		return out, nil
 	})
 }
 
-// follow waits for a job's end and gives what it has written.
-func follow(ctx context.Context, l interface {
-	Reader
-	Worker
-}, job lease.Job, seconds int) (runOut, error) {
+// command is what to run, and the name of this call.
+func (in runIn) command(callID string) (remote.Command, string, error) {
+	if (in.Command == "") == (len(in.Argv) == 0) {
+		return remote.Command{}, "", &lease.Error{
+			Code: lease.CodeInvalidInput, Message: "give command or argv, and not both", LeaseID: in.LeaseID,
+			Next: "call run_command again with one of them; nothing was done",
+		}
+	}
+	seconds := func(n int) time.Duration { return time.Duration(min(n, longestTimeout)) * time.Second }
+	c := remote.Command{
+		Shell: in.Command, Argv: in.Argv, Dir: in.Cwd, Env: in.Env, Timeout: seconds(in.TimeoutSeconds),
+		OutputTimeout: seconds(in.NoOutputTimeout), IdleTimeout: seconds(in.IdleOutputTimeout),
+	}
+	if in.Stdin != "" {
+		c.Stdin = []byte(in.Stdin)
+	}
+	if in.ClientRequestID != "" {
+		return c, "client_request_id " + in.ClientRequestID, nil
+	}
+	return c, callID, nil
+}
+
+// run is a job with what it has written so far.
+type run struct {
+	job            lease.Job
+	stdout, stderr remote.Excerpt
+}
+
+// follow starts a job and waits for its end. Where the job may be there in spite
+// of an error, it has an ID.
+func follow(ctx context.Context, l Worker, id lease.ID, call string, c remote.Command, seconds int) (r run, err error) {
 	began, limit := time.Now(), Wait(ctx, seconds)
-	for left := limit; !job.Over() && left > 0; left = limit - time.Since(began) {
-		now, err := l.Job(ctx, job.ID, min(left, waitSlice))
-		if err != nil {
-			return runOut{}, err
-		}
-		job = now
-		if !job.Over() {
-			Progress(ctx).Note(fmt.Sprintf("running for %d s, %d bytes of output", int(time.Since(began).Seconds()), job.StdoutBytes+job.StderrBytes))
-		}
-	}
-	outE, errE, err := l.Output(ctx, job.ID, headBytes, tailBytes)
+	r.job, r.stdout, r.stderr, err = l.RunCommand(ctx, id, call, c, min(limit, waitSlice), rawHead, rawTail)
 	if err != nil {
-		return runOut{}, err
+		return r, err
 	}
-	s := status(ctx, l, job.Lease)
-	stdout, stderr := excerpt(outE, "stdout"), excerpt(errE, "stderr")
+	looked := false
+	for left := limit - time.Since(began); !r.job.Over() && left > 0; left = limit - time.Since(began) {
+		Progress(ctx).Note(fmt.Sprintf("running for %d s, %d bytes of output", int(time.Since(began).Seconds()), r.job.StdoutBytes+r.job.StderrBytes))
+		now, err := l.Job(ctx, r.job.ID, min(left, waitSlice))
+		if err != nil {
+			return r, err
+		}
+		r.job, looked = now, true
+	}
+	if looked {
+		r.stdout, r.stderr, err = l.Output(ctx, r.job.ID, rawHead, rawTail)
+	}
+	return r, err
+}
+
+// ran is the answer about a job that was started.
+func ran(s lease.Status, r run, hidden *secrets) runOut {
+	id := r.job.Lease.ID
+	for _, piece := range []*[]byte{&r.stdout.Head, &r.stdout.Tail, &r.stderr.Head, &r.stderr.Tail} {
+		*piece = hidden.mask(id, *piece)
+	}
+	stdout, stderr := excerpt(r.stdout, "stdout"), excerpt(r.stderr, "stderr")
 	stdout.squeeze()
 	stderr.squeeze()
 	out := runOut{
-		jobFields: fieldsOf(job.Job), Stdout: stdout.text, Stderr: stderr.text, StdoutBytes: outE.Size, StderrBytes: errE.Size,
+		jobFields: fieldsOf(r.job.Job), Stdout: stdout.text, Stderr: stderr.text, StdoutBytes: r.stdout.Size, StderrBytes: r.stderr.Size,
 		Truncated: stdout.truncated || stderr.truncated, leaseBeside: besideOf(s),
 	}
-	out.advice = adviceOf(s, nextForJob(job.Job, out.Truncated))
+	out.advice = adviceOf(s, nextForJob(r.job.Job, out.Truncated))
 	out.Warnings = slices.Clone(out.Warnings)
 	if stdout.mended {
 		out.Warnings = append(out.Warnings, mendedWarning("stdout"))
@@ -107,14 +159,19 @@ func follow(ctx context.Context, l interface {
 	if stderr.mended {
 		out.Warnings = append(out.Warnings, mendedWarning("stderr"))
 	}
-	return out, nil
+	return out
 }
 
-// afterStart is an error that came after the command was started: repeating the
-// call would start it again, so the way to the job goes with it.
+// afterStart is an error that came when the command had been started, or may have
+// been: repeating the call would start it again, so the way to the job goes with it.
 func afterStart(err error, job lease.Job) error {
 	e := *Explain(err, nil)
 	e.Err, e.LeaseID = err, job.Lease.ID
+	if job.State == "" {
+		e.Message = fmt.Sprintf("job %s may have been started: %s", job.ID, e.Message)
+		e.Next = fmt.Sprintf("read_output with job_id %q says whether it was, or that there is no such job", job.ID)
+		return &e
+	}
 	e.Message = fmt.Sprintf("job %s was started, but then: %s", job.ID, e.Message)
 	e.Next = fmt.Sprintf("do not start it again: read_output with job_id %q shows what it does", job.ID)
 	return &e
@@ -122,6 +179,8 @@ func afterStart(err error, job lease.Job) error {
 
 func nextForJob(j remote.Job, truncated bool) step {
 	switch {
+	case j.State == remote.Running && j.Hanging > 0:
+		return then("read_output", with{"job_id": j.ID, "stream": "stderr", "offset": -4000}, "it seems to hang: read_output with job_id %q, stream stderr and offset -4000 may say why; cancel_job ends it", j.ID)
 	case j.State == remote.Running:
 		return then("read_output", with{"job_id": j.ID, "wait_seconds": 40}, "read_output with job_id %q and wait_seconds 40 to follow it, cancel_job to end it", j.ID)
 	case j.State == remote.Lost:
@@ -135,7 +194,7 @@ func nextForJob(j remote.Job, truncated bool) step {
 
 // Text is the job in a line and what it wrote.
 func (o runOut) Text() string {
-	text := o.jobFields.line()
+	text := o.jobFields.line() + o.Tests.line()
 	if o.Stdout != "" {
 		text += "\nstdout:\n" + o.Stdout
 	}

@@ -21,8 +21,8 @@ var toolsets = []struct {
 }{
 	{"lease", []string{"list_capacity", "launch_lease", "stop_lease", "get_lease", "list_leases", "extend_lease"}},
 	{"run", []string{"run_command", "read_output", "cancel_job"}},
-	{filesSet, []string{"sync_files"}},
-	{portsSet, nil},
+	{filesSet, []string{"sync_files", "fetch_files"}},
+	{portsSet, []string{"forward_port"}},
 	{"spend", []string{"spend_report"}},
 }
 

@@ -11,20 +11,23 @@ import (
 	"github.com/gpulease/gpulease/policy"
 )
 
-// standing is where a lease stands; it is part of every answer about one.
+// standing is where a lease stands; it is part of every answer about one. The
+// schemas, which are sent to the model with every request, leave out what needs
+// no telling.
 type standing struct {
 	LeaseID      lease.ID      `json:"lease_id,omitempty"`
 	State        string        `json:"state,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	Detail       string        `json:"detail,omitempty"`
-	InstanceType string        `json:"instance_type,omitempty"`
-	Region       string        `json:"region,omitempty"`
+	InstanceType string        `json:"instance_type,omitempty" jsonschema:"-"`
+	Region       string        `json:"region,omitempty" jsonschema:"-"`
 	Price        *policy.Money `json:"price_usd_per_hour,omitempty"`
 	Cost         *policy.Money `json:"cost_usd,omitempty"`
 	Reserved     *policy.Money `json:"reserved_usd,omitempty"`
 	Deadline     string        `json:"deadline,omitempty"`
-	MinutesLeft  *int          `json:"minutes_left,omitempty"` // models have no clock
-	Guard        string        `json:"guard,omitempty"`
+	MinutesLeft  *int          `json:"minutes_left,omitempty" jsonschema:"-"` // models have no clock
+	Guard        string        `json:"guard,omitempty" jsonschema:"-"`
+	AgainAs      lease.ID      `json:"launched_again_as,omitempty" jsonschema:"-"` // its machine was sick
 }
 
 // advice is what to know and to do beside the answer, in every answer.
@@ -48,7 +51,7 @@ func standingOf(s lease.Status) standing {
 	o := standing{
 		LeaseID: l.ID, State: string(l.State), Reason: string(l.Reason), Detail: short(l.Detail, seen),
 		InstanceType: l.Type, Region: l.Region,
-		Price: &l.Price, Cost: &s.Cost, Reserved: &l.Reserved, Guard: s.Guard,
+		Price: &l.Price, Cost: &s.Cost, Reserved: &l.Reserved, Guard: s.Guard, AgainAs: s.SecondTry,
 	}
 	if l.State != lease.Ended && !l.Deadline.IsZero() {
 		o.Deadline = clock(l.Deadline)

@@ -20,6 +20,7 @@ type stopOut struct {
 	Confirmed     bool   `json:"confirmed"`
 	BilledSeconds *int64 `json:"billed_seconds,omitempty"`
 	Rescue        string `json:"rescue,omitempty"`
+	GPUUse        string `json:"gpu_use,omitempty"`
 	advice
 }
 
@@ -57,7 +58,7 @@ func stopLease(l interface {
 			got = now
 		}
 		s := status(ctx, l, got)
-		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, Rescue: short(got.Rescue, 4*seen), advice: adviceOf(s, nextFor(got))}
+		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, Rescue: short(got.Rescue, 4*seen), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got))}
 		if warning != "" {
 			out.Warnings = append(slices.Clone(out.Warnings), warning)
 		}
@@ -87,6 +88,9 @@ func (o stopOut) Text() string {
 		return "STOP NOT CONFIRMED, money is still being spent: " + o.line() + o.lines()
 	}
 	text := fmt.Sprintf("ended (%s): %s, %d s, billed as %d min, at %s/h cost %s", o.Reason, o.LeaseID, *o.BilledSeconds, (*o.BilledSeconds+59)/60, *o.Price, *o.Cost)
+	if o.GPUUse != "" {
+		text += "; " + o.GPUUse
+	}
 	if o.Rescue != "" {
 		text += "; before the end: " + o.Rescue
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/remote"
@@ -16,26 +15,24 @@ type syncIn struct {
 	LocalDir  string   `json:"local_dir" jsonschema:"minLength=1" jsonschema_description:"On the server's computer."`
 	RemoteDir string   `json:"remote_dir,omitempty" jsonschema_description:"Absolute, or below the home directory. Default: the name of local_dir."`
 	Delete    bool     `json:"delete,omitempty" jsonschema_description:"Also delete what an earlier sync sent and is gone here."`
+	MaxDelete int      `json:"max_delete,omitempty" jsonschema:"minimum=1" jsonschema_description:"Default: half of what was sent."`
 }
 
 type syncOut struct {
 	Complete     bool     `json:"complete" jsonschema_description:"False: call again for the rest."`
 	RemoteDir    string   `json:"remote_dir"`
-	Files        int      `json:"files"`
+	Files        int      `json:"files,omitempty" jsonschema:"-"` // there now, once complete
 	FilesSent    int      `json:"files_sent"`
 	BytesSent    int64    `json:"bytes_sent"`
-	FilesDeleted int      `json:"files_deleted"`
+	FilesDeleted int      `json:"files_deleted" jsonschema:"-"`
 	Skipped      []string `json:"skipped,omitempty"`
-	leaseBeside
+	leaseBeside  `jsonschema:"-"`
 	advice
 }
 
-const (
-	// syncTime leaves some of a call's time to say how far a large directory has
-	// come. The next call sends what is missing.
-	syncTime     = 40
-	skippedShown = 20
-)
+// transferTime, in seconds, leaves some of a call's time to say how far a large
+// directory has come. The next call carries what is missing.
+const transferTime = 40
 
 func syncFiles(l interface {
 	Reader
@@ -61,33 +58,34 @@ func syncFiles(l interface {
 		if dst == "" {
 			dst = filepath.Base(src)
 		}
-		brief, cancel := context.WithTimeout(ctx, Wait(ctx, syncTime))
+		brief, cancel := context.WithTimeout(ctx, Wait(ctx, transferTime))
 		defer cancel()
-		so := sofar{note: Progress(ctx)}
-		sum, owner, err := l.Push(brief, in.LeaseID, src, dst, remote.PushOptions{Delete: in.Delete, Exclude: denied, Progress: so.add})
-		complete := err == nil
+		so := sofar{note: Progress(ctx), verb: "sent"}
+		sum, owner, err := l.Push(brief, in.LeaseID, src, dst, remote.PushOptions{
+			Delete: in.Delete, MaxDelete: in.MaxDelete, Exclude: denied, Progress: so.add,
+		})
 		if err != nil {
-			files, bytes := so.sum()
 			if brief.Err() == nil || ctx.Err() != nil {
 				return syncOut{}, ofLease(err, in.LeaseID)
 			}
-			if files == 0 {
-				return syncOut{}, tooSlow(in.LeaseID)
+			if sum.Sent == 0 && so.kept() == 0 {
+				return syncOut{}, tooSlow(in.LeaseID, "nothing could be sent whole", "leave files out with .gpuleaseignore and download them on the machine with run_command")
 			}
-			sum = remote.PushSummary{Sent: files, SentBytes: bytes}
 		}
 		s := status(ctx, l, owner)
 		out := syncOut{
-			Complete: complete, RemoteDir: dst, Files: sum.Files, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
+			Complete: err == nil, RemoteDir: dst, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
+			Skipped:     shownPaths(sum.Skipped, skippedLine),
 			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
 		}
-		if !complete {
+		if err == nil {
+			out.Files = sum.Files
+		} else {
 			out.Next = then("sync_files", in.again(), "sync_files with the same arguments: it goes on with what is missing")
+			if part := so.kept(); part > 0 {
+				out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("large files are under way: %d bytes of parts went out, and the next call goes on from there", part))
+			}
 		}
-		for _, skipped := range sum.Skipped[:min(len(sum.Skipped), skippedShown)] {
-			out.Skipped = append(out.Skipped, short(fmt.Sprintf("%s: %s", skipped.Path, skipped.Reason), seen))
-		}
-		out.Skipped, _ = fit(out.Skipped, listRoom)
 		if n := len(sum.Skipped); n > 0 {
 			out.Warnings = append(slices.Clone(out.Warnings), plural(n, "file")+" not sent; see skipped")
 		}
@@ -109,39 +107,10 @@ func (in syncIn) again() with {
 	if in.Delete {
 		w["delete"] = true
 	}
-	return w
-}
-
-// sofar is how far a push has come, also for the one that breaks off.
-type sofar struct {
-	note *Reporter
-
-	mu    sync.Mutex
-	files int
-	bytes int64
-}
-
-func (s *sofar) add(files int, bytes int64) {
-	s.mu.Lock()
-	s.files, s.bytes = files, bytes
-	s.mu.Unlock()
-	s.note.Note(fmt.Sprintf("%s sent, %d bytes", plural(files, "file"), bytes))
-}
-
-func (s *sofar) sum() (files int, bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.files, s.bytes
-}
-
-// tooSlow is for a push of which not one file went out in time: calling again
-// would begin with the same file.
-func tooSlow(id lease.ID) error {
-	return &lease.Error{
-		Code: lease.CodeSSHUnreachable, Message: fmt.Sprintf("not one file could be sent within %d s", syncTime), LeaseID: id, Retryable: true,
-		Why:  "the connection is slow, or a file is too large for one call",
-		Next: "call again once; if it stays, leave large files out with .gpuleaseignore and download them on the machine with run_command",
+	if in.MaxDelete > 0 {
+		w["max_delete"] = in.MaxDelete
 	}
+	return w
 }
 
 // Text is what was sent.

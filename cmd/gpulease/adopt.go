@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -66,4 +67,18 @@ func (a *app) lostLedgers(ctx context.Context, found map[string][]lease.Reaped, 
 		cause = "there is more than one ledger to adopt from"
 	}
 	return nil, errors.New(cause + ": name what was lost, with --from-ledger " + strings.Join(foreign, " or --from-ledger "))
+}
+
+// hintAtLost says where an empty ledger is not all that there is: its state
+// may have been lost while machines ran. Without a key, or an answer soon, it says nothing.
+func (a *app) hintAtLost(ctx context.Context, w io.Writer) {
+	ctx, cancel := context.WithTimeout(ctx, keyCheck)
+	defer cancel()
+	found, err := a.manager.Adoptable(ctx)
+	if err != nil {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(found)) {
+		fmt.Fprintf(w, "gpulease: %d machines of gpulease run in this account that this ledger does not know: ledger %s has launched them. If that was lost, gpulease reap --adopt takes them over.\n", len(found[id]), id)
+	}
 }

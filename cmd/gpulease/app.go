@@ -24,6 +24,7 @@ import (
 type app struct {
 	manager *lease.Manager
 	account *account
+	pool    *remote.Pool
 	store   lease.Store
 	broken  error // why the ledger cannot be used, if it cannot
 	guard   string
@@ -105,6 +106,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		return lambda.New(key, opts...)
 	}}
 	pool := remote.NewPool(remote.Config{Logger: log})
+	a.pool = pool
 	a.closers = append(a.closers, pool.Close)
 	host := newHosting(s.stateDir)
 	a.closers = append(a.closers, host.close)
@@ -124,8 +126,8 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
-		EnsureGuard: guard,
-		Guard:       a.guard, Logger: log, Crash: hooks.crash,
+		EnsureGuard: guard, NoLaunch: guard == nil && role != lease.GuardServer && role != lease.GuardKeeper,
+		Guard: a.guard, Logger: log, Crash: hooks.crash,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
@@ -157,6 +159,14 @@ func (a *app) redact(text string) string {
 		text = strings.ReplaceAll(text, key.Reveal(), "[redacted]")
 	}
 	return text
+}
+
+// secrets are what no output of a job is to show.
+func (a *app) secrets() []string {
+	if key := a.key.Load(); key != nil {
+		return []string{key.Reveal()}
+	}
+	return nil
 }
 
 // whileReconciling runs f while this process reconciles (or stands by, if

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/cmd/gpulease/client"
 )
 
 // docs/commands.md has every command, each with an example.
@@ -38,4 +40,14 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot(newSettings(nil), nil, nil, nil), "")
+}
+
+// docs/clients.md has every agent host.
+func TestEveryClientIsDocumented(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/clients.md")
+	require.NoError(t, err)
+	for _, h := range client.Hosts {
+		require.Contains(t, string(b), "`"+h.Name+"`")
+	}
 }

@@ -98,12 +98,13 @@ func TestKeeperWhoseStateDirectoryIsDeleted(t *testing.T) {
 	w := newWorld(t, lambdatest.Config{})
 	id := w.launched()
 	keeper := w.note().PID
-	w.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Count: 1, Ignore: true})
+	ignored := w.sim.Inject(lambdatest.Fault{Op: lambdatest.OpTerminate, Ignore: true})
 	stop := w.program("stop", id, "--wait", "1s", "--keeper=false")
 	require.Error(t, stop.Run())
 	require.Equal(t, exitUnconfirmed, stop.ProcessState.ExitCode())
 	w.loseState()
 	require.Len(t, w.sim.Running(), 1)
+	w.sim.Remove(ignored)
 	require.Eventually(t, func() bool { return len(w.sim.Running()) == 0 }, time.Minute, 100*time.Millisecond)
 	fellBack := func() string { b, _ := os.ReadFile(w.state() + ".keeper.log"); return string(b) }
 	require.Eventually(t, func() bool { return ended(keeper) }, 30*time.Second, 100*time.Millisecond, "%s", lateText(fellBack))

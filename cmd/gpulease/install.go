@@ -32,17 +32,48 @@ type installation struct {
 	dryRun  bool
 	remove  bool
 	out     io.Writer
+
+	// For people: what is written, who reads it, and where a password goes instead.
+	into, reader, instead string
+}
+
+// forService says that a service's file is written.
+func (i *installation) forService() {
+	i.into, i.reader = "a service's file", "the service"
+	i.instead = "put it into a file that only you may read and give that as --env-file"
 }
 
 func newInstall(s *settings) *cobra.Command {
 	i := &installation{s: s, system: runtime.GOOS}
+	k := &clients{installation: i}
 	c := &cobra.Command{
 		Use:   "install",
-		Short: "Make gpulease a service of yours: a keeper that is always there, or a timer that reaps",
-		Long: `install writes a systemd user unit (Linux) or a launchd agent (macOS) and starts it. It asks for no
-privileges. What was there before is kept beside it, and --uninstall removes what install wrote. The API key is never
-written into a unit: set LAMBDA_API_KEY_COMMAND or LAMBDA_API_KEY_FILE, or give --env-file. See docs/keeper.md.`,
+		Short: "Make gpulease known to an agent host, or a service of yours",
+		Long: `install --client NAME puts gpulease into the file in which an agent host keeps its MCP servers, and changes nothing
+else in it. See docs/clients.md.
+
+install keeper and install reap write a systemd user unit (Linux) or a launchd agent (macOS) and start it. They ask for no
+privileges. What was there before is kept beside it, and --uninstall removes what install wrote. See docs/keeper.md.
+
+The API key is never written into any of these: set LAMBDA_API_KEY_COMMAND or LAMBDA_API_KEY_FILE.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return noCommand(c, args)
+			}
+			if len(k.names) == 0 {
+				return c.Help()
+			}
+			path, err := programPath()
+			if err != nil {
+				return err
+			}
+			i.program, i.out = path, c.OutOrStdout()
+			return k.run(c.Context(), c.Flags().Changed("principal"))
+		},
 	}
+	k.flags(c)
+	k.installFlags(c)
 	f := c.PersistentFlags()
 	f.BoolVar(&i.dryRun, "dry-run", false, "only show what would be written and run")
 	f.BoolVar(&i.remove, "uninstall", false, "remove what install wrote")
@@ -88,13 +119,14 @@ func (i *installation) run(ctx context.Context, service install.Service) error {
 	if home == "" {
 		return usageError(errors.New("HOME is not set"))
 	}
+	i.forService()
 	service.Program, service.Home, service.EnvFile = i.program, home, i.envFile
 	if !i.remove {
-		if strings.Contains(i.program, string(filepath.Separator)+"go-build") {
-			return usageError(fmt.Errorf("%s will not stay there: build gpulease and put it where it can stay, for instance into ~/.local/bin", i.program))
+		if err := i.stays(); err != nil {
+			return err
 		}
 		var err error
-		if service.Env, err = i.environment(ctx); err != nil {
+		if service.Env, err = i.environment(ctx, "PATH"); err != nil {
 			return err
 		}
 	}
@@ -105,6 +137,14 @@ func (i *installation) run(ctx context.Context, service install.Service) error {
 		return errors.Join(i.launchd(ctx, service), i.keepOn(ctx))
 	}
 	return usageError(fmt.Errorf("there are services for Linux (systemd) and macOS (launchd) only; on %s, let the system run at logon: gpulease %s", i.system, strings.Join(service.Args, " ")))
+}
+
+// stays refuses a program that will soon be gone.
+func (i *installation) stays() error {
+	if !strings.Contains(i.program, string(filepath.Separator)+"go-build") {
+		return nil
+	}
+	return usageError(fmt.Errorf("%s will not stay there: build gpulease and put it where it can stay, for instance into ~/.local/bin", i.program))
 }
 
 // keepOn makes sure that leases that are alive are not left alone with the service
@@ -128,9 +168,9 @@ func (i *installation) keepOn(ctx context.Context) error {
 // carried are variables without which gpulease might not reach Lambda.
 var carried = []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
-// environment is what a service needs to know of the settings that are in force.
-// No secret is among it.
-func (i *installation) environment(ctx context.Context) ([]install.Variable, error) {
+// environment is what a service, or a host's server, needs to know of the settings
+// that are in force, and of further variables. No secret is among it.
+func (i *installation) environment(ctx context.Context, further ...string) ([]install.Variable, error) {
 	env, err := i.keyVariable(ctx)
 	if err != nil {
 		return nil, err
@@ -149,6 +189,8 @@ func (i *installation) environment(ctx context.Context) ([]install.Variable, err
 	}
 	if s.policyIsGiven {
 		add("GPULEASE_POLICY", s.policyPath)
+	} else if dir := s.env["XDG_CONFIG_HOME"]; filepath.IsAbs(dir) {
+		add("XDG_CONFIG_HOME", dir) // where the policy is looked for
 	}
 	if rules := s.policySetText(); rules != "" {
 		add(policySetVariable, rules)
@@ -156,7 +198,7 @@ func (i *installation) environment(ctx context.Context) ([]install.Variable, err
 	if s.logLevel != "info" {
 		add("GPULEASE_LOG_LEVEL", s.logLevel)
 	}
-	for _, name := range append([]string{"PATH"}, carried...) {
+	for _, name := range slices.Concat(further, carried) {
 		if v := s.env[name]; v != "" {
 			add(name, v)
 		}
@@ -166,7 +208,7 @@ func (i *installation) environment(ctx context.Context) ([]install.Variable, err
 			continue
 		}
 		if i.envFile == "" {
-			return nil, usageError(fmt.Errorf("%s has a password in it, which does not belong into a service's file; put it into a file that only you may read and give that as --env-file", v.Name))
+			return nil, usageError(fmt.Errorf("%s has a password in it, which does not belong into %s; %s", v.Name, i.into, i.instead))
 		}
 		fmt.Fprintf(i.out, "%s has a password in it, so it has to be in %s\n", v.Name, i.envFile)
 		env[n].Name = ""
@@ -189,7 +231,7 @@ func hasPassword(value string) bool {
 // literalKey is what Lambda's keys look like.
 var literalKey = regexp.MustCompile(`secret_\w+_[0-9a-f]{16,}`)
 
-// keyVariable says where the service finds the key, and makes sure that it is there.
+// keyVariable says where the reader finds the key, and makes sure that it is there.
 func (i *installation) keyVariable(ctx context.Context) ([]install.Variable, error) {
 	s := i.s
 	literal := s.env["LAMBDA_API_KEY"]
@@ -197,11 +239,11 @@ func (i *installation) keyVariable(ctx context.Context) ([]install.Variable, err
 	case i.envFile != "":
 		return nil, i.checkEnvFile()
 	case s.keyCommand != "" && (literalKey.MatchString(s.keyCommand) || literal != "" && strings.Contains(s.keyCommand, literal)):
-		return nil, usageError(errors.New("LAMBDA_API_KEY_COMMAND has the key itself in it, which does not belong into a service's file; use LAMBDA_API_KEY_FILE"))
+		return nil, usageError(fmt.Errorf("LAMBDA_API_KEY_COMMAND has the key itself in it, which does not belong into %s; use LAMBDA_API_KEY_FILE", i.into))
 	case s.keyCommand == "" && s.keyFile == "":
 		had := "no API key is set"
 		if literal != "" {
-			had = "only LAMBDA_API_KEY is set, and the key is never written into a service's file"
+			had = "only LAMBDA_API_KEY is set, and the key is never written into " + i.into
 		}
 		return nil, usageError(fmt.Errorf(`%s. Put the key into a file that only you may read:
   (umask 077; mkdir -p ~/.config/gpulease; cat > ~/.config/gpulease/key)     paste the key, then Ctrl-D
@@ -214,11 +256,11 @@ and run this again with LAMBDA_API_KEY_FILE=~/.config/gpulease/key, or with LAMB
 	if i.dryRun {
 		return []install.Variable{v}, nil
 	}
-	// As the service will do it: without LAMBDA_API_KEY, and from the home directory.
+	// As the reader will do it: without LAMBDA_API_KEY, and from the home directory.
 	delete(s.env, "LAMBDA_API_KEY")
 	s.keyCommandDir = s.env["HOME"]
 	if _, err := s.apiKey(ctx); err != nil {
-		return nil, fmt.Errorf("the service would find no key: %w", err)
+		return nil, fmt.Errorf("%s would find no key: %w", i.reader, err)
 	}
 	return []install.Variable{v}, nil
 }

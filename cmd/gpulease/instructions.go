@@ -32,7 +32,11 @@ func instructions(all []tools.Tool) string {
 	case !has("launch_lease"):
 		lines = append(lines, "This server launches nothing: "+order+".")
 	case has("stop_lease") && has("sync_files"):
-		lines = append(lines, "Order: "+order+". Always stop_lease when done: nothing on the machine is kept but what results name.")
+		kept := "what results name"
+		if has("fetch_files") {
+			kept += " or fetch_files has brought"
+		}
+		lines = append(lines, "Order: "+order+". Always stop_lease when done: nothing on the machine is kept but "+kept+".")
 	case has("stop_lease"):
 		lines = append(lines, "Order: "+order+". Always stop_lease when done: nothing on the machine is kept.")
 	default:

@@ -73,16 +73,21 @@ func readNote(path string, into any) error {
 }
 
 // writeNote replaces a note at once, so that nobody reads half of it.
-func writeNote(path string, note any) (err error) {
+func writeNote(path string, note any) error {
 	b, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
+	return replaceFile(path, append(b, '\n'))
+}
+
+// replaceFile writes a file of mode 0600 whole or not at all.
+func replaceFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(content)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -106,7 +106,7 @@ func (w *watch) until(ctx context.Context) departure {
 		switch {
 		case !there && w.nothingIsLeft(ctx):
 			return ledgerLost
-		case there && err == nil && len(live) == 0 && !w.k.stays && time.Since(swept) >= keeperAgain:
+		case there && err == nil && len(live) == 0 && !w.k.stays && time.Since(swept) >= keeperAgain && !w.mayReturn(ctx):
 			swept = time.Now()
 			if err := w.tidyUp(ctx); !errors.Is(err, lease.ErrStray) {
 				return nothingLives
@@ -126,6 +126,13 @@ func (w *watch) until(ctx context.Context) departure {
 		case <-tick.C:
 		}
 	}
+}
+
+// mayReturn reports whether an instance that has ended by nothing but absence may
+// show again. The reconciler sweeps meanwhile; a ledger that cannot be read keeps nobody.
+func (w *watch) mayReturn(ctx context.Context) bool {
+	again, err := w.a.manager.MayReturn(ctx)
+	return err == nil && again
 }
 
 // tidyUp removes what a killed server could not remove any more. It fails with

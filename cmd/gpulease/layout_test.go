@@ -41,7 +41,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		"lambda/lambdatest":         {"lambda/lambdatest/machine"},
 		"lease":                     {"policy", "lambda", "remote"},
 		"ledger":                    {"lease", "policy", "lambda"},
-		"tools":                     {"lease", "policy", "remote"},
+		"tools/testreport":          {},
+		"tools":                     {"lease", "policy", "remote", "tools/testreport"},
 		"server":                    {"tools", "lease"},
 	}
 	const mcpGo = "github.com/mark3labs/mcp-go/"

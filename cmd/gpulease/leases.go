@@ -25,8 +25,9 @@ func newLeases(s *settings) *cobra.Command {
 		Short: "List leases with state, cost and deadline",
 		Long: `leases lists what is alive, then what waits for a person's approval and how to give it, what concerns all
 of it (a freeze, stops that are not confirmed, instances in the account without a lease), and who
-enforces the deadlines. It exits with 3 while a stop is not confirmed. It needs no API key; where leases are alive
-and no keeper runs, it starts one if it has the key, and says so.`,
+enforces the deadlines. It exits with 3 while a stop is not confirmed. It needs no API key; with one,
+and where no lease is alive, it says whether the account has machines of a lost ledger. Where leases
+are alive and no keeper runs, it starts one if it has the key, and says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			s.quiet(c)
@@ -50,6 +51,9 @@ and no keeper runs, it starts one if it has the key, and says so.`,
 			}
 			if err := a.printNotices(c.Context(), c.OutOrStdout(), leases); err != nil {
 				return err
+			}
+			if len(leases) == 0 {
+				a.hintAtLost(c.Context(), c.ErrOrStderr())
 			}
 			for _, l := range leases {
 				if l.State == lease.Stopping {
@@ -95,6 +99,7 @@ server or keeper that has one.`,
 				return errors.Join(err, a.close())
 			case len(ids) == 0:
 				_, err := fmt.Fprintln(c.OutOrStdout(), "no leases")
+				a.hintAtLost(c.Context(), c.ErrOrStderr())
 				return errors.Join(err, a.close())
 			}
 			why := ""

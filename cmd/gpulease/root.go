@@ -31,8 +31,8 @@ simulated cloud, without an account.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return seeHelp(c, err) })
 	s.flags(root.PersistentFlags())
 	root.AddCommand(
-		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newExtend(s),
-		newApprove(s), newDeny(s), newFreeze(s), newUnfreeze(s), newSpend(s), newAudit(s), newKeeper(s), newReap(s), newInstall(s), newPolicy(s), newToken(s), newVersion(),
+		newServe(s), newSim(s), newDemo(s), newDoctor(s), newSmoke(s), newLeases(s), newStop(s), newExtend(s), newSSH(s),
+		newApprove(s), newDeny(s), newFreeze(s), newUnfreeze(s), newSpend(s), newAudit(s), newKeeper(s), newReap(s), newInstall(s), newUninstall(s), newPolicy(s), newToken(s), newVersion(),
 	)
 	refuseUnknown(root)
 	return root
@@ -59,17 +59,22 @@ func refuseUnknown(c *cobra.Command) {
 	if c.Runnable() {
 		return
 	}
-	c.Args, c.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
+	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return c.Help()
 		}
-		maybe := ""
-		if names := c.SuggestionsFor(args[0]); len(names) > 0 {
-			maybe = " (perhaps " + strings.Join(names, ", ") + ")"
-		}
-		return seeHelp(c, fmt.Errorf("there is no command %q%s", args[0], maybe))
+		return noCommand(c, args)
 	}
+}
+
+func noCommand(c *cobra.Command, args []string) error {
+	c.SuggestionsMinimumDistance = 2
+	maybe := ""
+	if names := c.SuggestionsFor(args[0]); len(names) > 0 {
+		maybe = " (perhaps " + strings.Join(names, ", ") + ")"
+	}
+	return seeHelp(c, fmt.Errorf("there is no command %q%s", args[0], maybe))
 }
 
 func newVersion() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/ledger"
 	"github.com/gpulease/gpulease/server"
 	"github.com/gpulease/gpulease/tools"
 )
@@ -45,7 +46,7 @@ deadlines; the next server on the same state directory sees them and can stop th
 	}
 	f := c.Flags()
 	f.BoolVar(&o.keep, "keeper", true, "start a keeper before the first launch, which enforces deadlines after this server has ended")
-	f.StringArrayVar(&o.roots, "root", nil, "local directory that agents may send from, and below the first of which results come home; may be repeated (default: where the server was started; over HTTP none)")
+	f.StringArrayVar(&o.roots, "root", nil, "local directory that agents may send from and fetch to, and below the first of which results come home; may be repeated (default: where the server was started; over HTTP none)")
 	f.StringVar(&o.transport, "transport", "stdio", "stdio or http")
 	f.StringSliceVar(&o.choice.Toolsets, "toolsets", nil, "only the tools of these groups: lease, run, files, ports, spend")
 	f.StringSliceVar(&o.choice.Tools, "tools", nil, "only these tools, beside those of --toolsets")
@@ -103,7 +104,7 @@ func (o *serving) run(c *cobra.Command) error {
 
 // tools are those that were chosen, with these directories.
 func (o *serving) tools(a *app, roots []string) ([]tools.Tool, error) {
-	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Remote: o.transport == "http"}))
+	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Secrets: a.secrets, Kept: o.s.ownFiles(), Remote: o.transport == "http"}))
 }
 
 // ownDirs hold keys, ledger and settings: no agent sends them anywhere. A policy
@@ -114,6 +115,19 @@ func (s *settings) ownDirs() []string {
 		dirs = append(dirs, filepath.Dir(s.policyPath))
 	}
 	return dirs
+}
+
+// ownFiles are what must not be overwritten by what comes from a machine, wherever
+// they lie.
+func (s *settings) ownFiles() []string {
+	files := []string{s.policyPath}
+	if !ledger.OnServer(s.ledgerPath) {
+		files = append(files, s.ledgerPath)
+	}
+	if s.keyFile != "" {
+		files = append(files, s.keyFile)
+	}
+	return files
 }
 
 // workRoots are the local directories that agents may send from: with here, where we

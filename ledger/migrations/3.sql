@@ -1,4 +1,5 @@
 ALTER TABLE leases ADD COLUMN home         TEXT    NOT NULL DEFAULT '';
+ALTER TABLE leases ADD COLUMN policy_origin TEXT   NOT NULL DEFAULT '';
 ALTER TABLE leases ADD COLUMN asked_region TEXT    NOT NULL DEFAULT '';
 ALTER TABLE leases ADD COLUMN results      TEXT    NOT NULL DEFAULT '';
 ALTER TABLE leases ADD COLUMN results_dir  TEXT    NOT NULL DEFAULT '';

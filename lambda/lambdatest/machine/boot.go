@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"encoding/pem"
 	"fmt"
 	"os"
@@ -88,7 +89,7 @@ func (m *Machine) resume() bool {
 	if status != CloudInitDone && status != CloudInitError {
 		return false
 	}
-	text, err := os.ReadFile(m.runFile("host_key"))
+	text, err := os.ReadFile(m.runFile(keyFile))
 	if err != nil {
 		return false
 	}
@@ -96,7 +97,7 @@ func (m *Machine) resume() bool {
 	if err != nil {
 		return false
 	}
-	m.hostKey, m.status = key, status
+	m.hostKey, m.keyText, m.status = key, text, status
 	m.logf("%s is taken up again", m)
 	return true
 }
@@ -115,11 +116,30 @@ func (m *Machine) replaceKey() error {
 }
 
 func (m *Machine) installKey(key ssh.Signer, text []byte) error {
-	if err := m.writeRun("host_key", string(text)); err != nil {
+	if err := m.writeRun(keyFile, string(text)); err != nil {
 		return err
 	}
-	m.SetHostKey(key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hostKey, m.keyText = key, text
 	return nil
+}
+
+// keyFile is where the host key is kept, by sshd's own name for it. Programs of the
+// machine may replace it, as root can on a real one.
+const keyFile = "ssh_host_ed25519_key"
+
+// shownKey is the host key for a new connection: the one in the file if that has
+// changed, else the one that it has been. m.mu is held.
+func (m *Machine) shownKey() ssh.Signer {
+	text, err := os.ReadFile(m.runFile(keyFile))
+	if err != nil || bytes.Equal(text, m.keyText) {
+		return m.hostKey
+	}
+	if key, err := ssh.ParsePrivateKey(text); err == nil {
+		m.hostKey, m.keyText = key, text
+	}
+	return m.hostKey
 }
 
 // cloudInit applies a plan, or says that there is none to apply.
@@ -156,7 +176,7 @@ func (m *Machine) apply(p *bootPlan) error {
 		return m.replaceKey()
 	case p.dropKeys:
 		m.SetHostKey(nil)
-		return os.Remove(m.runFile("host_key"))
+		return os.Remove(m.runFile(keyFile))
 	}
 	return nil
 }

@@ -100,6 +100,7 @@ func environment(m *Machine, more []string) (shell string, env []string) {
 		"SHELL="+shell,
 		"LANG=C.UTF-8",
 		"TMPDIR="+filepath.Join(m.dir, "tmp"),
+		"GPULEASE_SSH_DIR="+filepath.Join(m.dir, "run"), // where its host key is
 		"GPULEASE_SIM_ROOT="+filepath.Join(m.dir, "root"),
 		"PATH="+filepath.Join(m.dir, "bin")+string(os.PathListSeparator)+path,
 	)

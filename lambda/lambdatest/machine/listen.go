@@ -111,7 +111,7 @@ func (m *Machine) connection(c *gatedConn) {
 		PublicKeyCallback: m.login,
 	}
 	m.mu.Lock()
-	key := m.hostKey
+	key := m.shownKey()
 	m.mu.Unlock()
 	if key == nil {
 		return // as sshd, which ends at once without a host key

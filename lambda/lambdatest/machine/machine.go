@@ -76,6 +76,7 @@ type Machine struct {
 
 	mu       sync.Mutex
 	hostKey  ssh.Signer // nil if user_data took the last one away
+	keyText  []byte     // what the file of the host key held when it was last read
 	listener net.Listener
 	refusing bool
 	closed   bool
@@ -181,10 +182,11 @@ func (m *Machine) Home() string { return filepath.Join(m.dir, "home") }
 func (m *Machine) HostKey() ssh.PublicKey {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hostKey == nil {
+	key := m.shownKey()
+	if key == nil {
 		return nil
 	}
-	return m.hostKey.PublicKey()
+	return key.PublicKey()
 }
 
 // SetHostKey changes the host key for new connections, as if somebody else had

@@ -55,7 +55,7 @@ func TestEnvironmentDoesNotLeak(t *testing.T) {
 		names = append(names, name)
 	}
 	require.Subset(t, []string{
-		"HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "PATH", "GPULEASE_SIM_ROOT", machine.Mark,
+		"HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "PATH", "GPULEASE_SSH_DIR", "GPULEASE_SIM_ROOT", machine.Mark,
 		"SSH_CLIENT", "SSH_CONNECTION", "GOFLAGS",
 		"PWD", "OLDPWD", "SHLVL", "_", // the shell's own
 	}, names)

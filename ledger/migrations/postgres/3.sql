@@ -17,6 +17,7 @@ CREATE TABLE leases (
 	idempotency_key TEXT    COLLATE "C" NOT NULL,
 	fingerprint     TEXT    COLLATE "C" NOT NULL,
 	policy_hash     TEXT    COLLATE "C" NOT NULL,
+	policy_origin   TEXT    COLLATE "C" NOT NULL DEFAULT '',
 	account         TEXT    COLLATE "C" NOT NULL,
 	home            TEXT    COLLATE "C" NOT NULL DEFAULT '',
 	asked_region    TEXT    COLLATE "C" NOT NULL DEFAULT '',

@@ -1,0 +1,5 @@
+package client
+
+import "io/fs"
+
+func owned(fs.FileInfo) error { return nil }
