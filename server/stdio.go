@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -46,6 +48,12 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 		end(fmt.Errorf("%w: %w", errClientGone, err))
 	}}
 	in := newLineReader(stdin, open, ctx.Done(), s.config.StopGrace/2)
+
+	var again sync.WaitGroup
+	defer func() { end(nil); again.Wait() }()
+	in.cancel = func(id json.RawMessage, line []byte) {
+		again.Go(func() { s.cancelAgain(ctx, open, id, line) })
+	}
 
 	watched := make(chan struct{})
 	first := os.Getppid()

@@ -209,6 +209,12 @@ func TestSubscribersHearOfChanges(t *testing.T) {
 		w.toolAnswer(3)
 		w.await("the change", updated("shop://sign"))
 		w.await("the change of the list", listChanged)
+
+		// What watches does not hold up the end.
+		require.NoError(t, w.in.Close())
+		code, took := w.exit()
+		require.Zero(t, code)
+		require.Less(t, took, 2*time.Second)
 	})
 }
 
