@@ -125,19 +125,17 @@ func (w *world) answered(p *process, sim *lambdatest.Server, path string, body [
 		tries[len(tries)-1].refused = envelope && s >= 400 && s < 500 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests
 	}
 	var hidden time.Duration
-	handled := false
 	for _, r := range sim.Requests() {
 		if r.Op != lambdatest.OpLaunch || !r.Time.Equal(at) {
 			continue
 		}
-		handled = true
 		for _, f := range w.faults {
 			if slices.Contains(r.Faults, f.id) {
 				hidden = max(hidden, f.LateBy, f.UnlistedFor)
 			}
 		}
 	}
-	if !handled { // its answer hangs, so the cloud does not say yet which failures it has met
+	if err != nil && hidden == 0 { // where an answer hangs, the cloud does not say yet which failures it has met
 		for _, f := range w.faults {
 			hidden = max(hidden, f.LateBy, f.UnlistedFor)
 		}

@@ -1,6 +1,8 @@
 package lease_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
 )
 
 func TestAPrincipalAmongOthersSeesItsOwnLeasesOnly(t *testing.T) {
@@ -63,6 +66,19 @@ func TestAPrincipalAmongOthersSeesItsOwnLeasesOnly(t *testing.T) {
 		require.NoError(t, err)
 		k.untilState(l.ID, lease.Ended)
 	}
+}
+
+func TestAPrincipalAmongOthersSeesItsOwnRulesOnly(t *testing.T) {
+	k := newKit(t, lambdatest.Config{})
+	k.policy.p.Principals = map[string]policy.Limits{"ann": {MaxLeases: 1}, "bob": {MaxLeases: 2}}
+	for name, want := range map[string][]string{"ann": {"ann"}, "carol": nil} {
+		p, err := k.m.PolicyFor(lease.ActAs(t.Context(), name))
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, slices.Collect(maps.Keys(p.Principals)))
+	}
+	p, err := k.m.PolicyFor(t.Context())
+	require.NoError(t, err)
+	require.Len(t, p.Principals, 2, "a person sees all, and the policy itself was not touched")
 }
 
 func ids(leases []lease.Lease) (out []lease.ID) {

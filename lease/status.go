@@ -142,6 +142,9 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		warn("the ledger cannot be read: %v", err)
 	} else {
 		s.BudgetLeft = policy.Evaluate(p, policy.Request{Principal: l.Principal}, u, nil).BudgetLeft
+		if s.BudgetLeft < l.Price && l.State == Ready {
+			warn("budget low: %s are left, less than an hour of this machine, so it can hardly be extended", s.BudgetLeft)
+		}
 	}
 	if second := m.secondTry(ctx, l); second.Note != "" {
 		s.SecondTry = second.ID

@@ -24,6 +24,10 @@ const (
 	// progressEvery throttles progress notes: people watch them, no one else.
 	progressEvery = time.Second
 
+	// aliveEvery is the longest silence of a call whose client asked for progress. Some
+	// hosts end a call that says nothing for a minute, others sooner.
+	aliveEvery = 8 * time.Second
+
 	maxCallID = 150
 )
 
@@ -47,7 +51,12 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			ctx = tools.WithReporter(ctx, reporter)
 		}
 
+		quiet := reporter.KeepAlive(aliveEvery, func(since time.Duration) string {
+			return fmt.Sprintf("%s is still at work, for %d s", t.Name, int(since.Seconds()))
+		})
 		o := s.answer(ctx, t, arguments(req))
+		quiet()
+		s.tell(ctx, t.Name, time.Since(began), o.err)
 		reporter.Settle()
 		s.record(ctx, t.Name, began, o.err)
 		if s.config.Called != nil {
@@ -79,7 +88,7 @@ func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage)
 		return outcome{err: err}
 	}
 	defer done()
-	if w.config.Tools != nil {
+	if _, served := s.tools[t.Name]; served && w.config.Tools != nil {
 		own, err := w.toolsOf(who.principal)
 		if err != nil {
 			return outcome{err: err}

@@ -23,7 +23,9 @@ const roleVariable = "SERVER_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "server":
-		os.Exit(serve())
+		os.Exit(serve(config()))
+	case "shop":
+		os.Exit(serve((&shop{things: map[string]string{}}).config(config())))
 	case "parent":
 		os.Exit(parent())
 	default:
@@ -39,8 +41,8 @@ func config() server.Config {
 	}
 }
 
-func serve() int {
-	s, err := server.New(config())
+func serve(c server.Config) int {
+	s, err := server.New(c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

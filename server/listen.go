@@ -51,6 +51,8 @@ func (s *Server) ServeHTTP(ctx context.Context, on net.Listener, config HTTP) er
 		return fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 	}
+	defer s.watches.wait(w.config.HeaderTime)
+	defer cut()
 	return w.shut(srv, cut)
 }
 

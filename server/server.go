@@ -10,6 +10,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,16 @@ type Config struct {
 	Version      string
 	Instructions string // how the tools go together, for the model; at most 2,000 characters
 	Tools        []tools.Tool
+	Icon         string // a data: URI of an image, "" for none
+
+	// Resources are served whose tool is. Live lists those of templates that there are
+	// now, for whoever asks.
+	Resources []tools.Resource
+	Live      func(ctx context.Context) ([]tools.Listed, error)
+	Prompts   []tools.Prompt
+	// Complete gives the values that an argument of a prompt or a resource may have, of
+	// those that begin with prefix; nil: none are told.
+	Complete func(ctx context.Context, argument, prefix string, others map[string]string) []string
 
 	Logger *slog.Logger // nil: no log
 	// Redact removes secrets from every text of an error. Without it, errors
@@ -47,6 +58,9 @@ type Config struct {
 	// ParentPoll is how often ServeStdio looks whether its parent process still
 	// lives, 0 means 2 s.
 	ParentPoll time.Duration
+	// WatchEvery is how often resources are looked at that a client has subscribed to, 0
+	// means 5 s.
+	WatchEvery time.Duration
 }
 
 const (
@@ -71,6 +85,10 @@ type Server struct {
 	log      *slog.Logger
 	lastWord time.Duration
 	web      atomic.Pointer[web] // once it is served over HTTP
+
+	tools     map[string]tools.Tool
+	resources []resource
+	watches   *watches
 }
 
 // New assembles a server. It fails on what would only show at a client: two
@@ -85,15 +103,43 @@ func New(c Config) (*Server, error) {
 	c.CallTimeout = orDefault(c.CallTimeout, defaultCallTimeout)
 	c.StopGrace = orDefault(c.StopGrace, defaultStopGrace)
 	c.ParentPoll = orDefault(c.ParentPoll, defaultParentPoll)
-	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4)}
+	c.WatchEvery = orDefault(c.WatchEvery, defaultWatchEvery)
+	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4), tools: map[string]tools.Tool{}}
+	s.watches = &watches{s: s, of: map[string]*watch{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 
+	hooks := &mcpserver.Hooks{}
+	s.mcp = mcpserver.NewMCPServer(c.Name, c.Version, s.options(hooks)...)
+
+	for _, t := range c.Tools {
+		switch {
+		case s.tools[t.Name].Call != nil:
+			return nil, fmt.Errorf("there are two tools named %q", t.Name)
+		case t.Call == nil || len(t.InputSchema) == 0:
+			return nil, fmt.Errorf("the tool %q has no function or no input schema", t.Name)
+		case len(t.Description) > maxDescription:
+			return nil, fmt.Errorf("the description of %q has %d characters, the most is %d", t.Name, len(t.Description), maxDescription)
+		}
+		s.tools[t.Name] = t
+		s.mcp.AddTool(definition(t), s.handler(t))
+	}
+	s.addResources(hooks)
+	s.addPrompts()
+	return s, nil
+}
+
+// options are what the library is told. A capability is declared where there is
+// something behind it.
+func (s *Server) options(hooks *mcpserver.Hooks) []mcpserver.ServerOption {
+	c := s.config
 	options := []mcpserver.ServerOption{
 		mcpserver.WithToolCapabilities(false),
+		mcpserver.WithHooks(hooks),
 		// Private: an HTTP server may show principals different tools.
 		mcpserver.WithCacheHints(listTTL.Milliseconds(), mcp.CacheScopePrivate),
+		mcpserver.WithLogging(),
 	}
 	if c.Instructions != "" {
 		options = append(options, mcpserver.WithInstructions(c.Instructions))
@@ -101,22 +147,23 @@ func New(c Config) (*Server, error) {
 	if c.Title != "" {
 		options = append(options, mcpserver.WithTitle(c.Title))
 	}
-	s.mcp = mcpserver.NewMCPServer(c.Name, c.Version, options...)
-
-	seen := make(map[string]bool, len(c.Tools))
-	for _, t := range c.Tools {
-		switch {
-		case seen[t.Name]:
-			return nil, fmt.Errorf("there are two tools named %q", t.Name)
-		case t.Call == nil || len(t.InputSchema) == 0:
-			return nil, fmt.Errorf("the tool %q has no function or no input schema", t.Name)
-		case len(t.Description) > maxDescription:
-			return nil, fmt.Errorf("the description of %q has %d characters, the most is %d", t.Name, len(t.Description), maxDescription)
-		}
-		seen[t.Name] = true
-		s.mcp.AddTool(definition(t), s.handler(t))
+	if c.Icon != "" {
+		options = append(options, mcpserver.WithIcons(mcp.Icon{Src: c.Icon, MIMEType: "image/svg+xml", Sizes: []string{"any"}}))
 	}
-	return s, nil
+	if len(c.Resources) > 0 {
+		s.watches.hook(hooks)
+		options = append(options, mcpserver.WithResourceCapabilities(true, true),
+			mcpserver.WithMethodCacheHints(mcp.MethodResourcesList, 0, mcp.CacheScopePrivate),
+			mcpserver.WithMethodCacheHints(mcp.MethodResourcesRead, 0, mcp.CacheScopePrivate))
+	}
+	if len(c.Prompts) > 0 {
+		options = append(options, mcpserver.WithPromptCapabilities(false))
+	}
+	if c.Complete != nil {
+		options = append(options, mcpserver.WithCompletions(),
+			mcpserver.WithPromptCompletionProvider(completing{s}), mcpserver.WithResourceCompletionProvider(completing{s}))
+	}
+	return options
 }
 
 func orDefault[T int | int64 | float64 | time.Duration](v, otherwise T) T {

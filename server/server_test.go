@@ -108,7 +108,7 @@ func TestHandshakes(t *testing.T) {
 		m := ask(t, s, "initialize", map[string]any{
 			"protocolVersion": version, "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "c", "version": "1"},
 		})
-		require.JSONEq(t, `{"protocolVersion":"`+version+`","capabilities":{"tools":{}},"instructions":"Echo first.",
+		require.JSONEq(t, `{"protocolVersion":"`+version+`","capabilities":{"logging":{},"tools":{}},"instructions":"Echo first.",
 			"serverInfo":{"name":"test","title":"Test server","version":"1.2.3"}}`, string(m.Result))
 	}
 	var found struct {
@@ -119,7 +119,7 @@ func TestHandshakes(t *testing.T) {
 	require.NoError(t, json.Unmarshal(ask(t, s, "server/discover", map[string]any{"_meta": modern(nil)}).Result, &found))
 	require.Contains(t, found.Versions, "2026-07-28")
 	require.Contains(t, found.Versions, "2025-06-18")
-	require.JSONEq(t, `{"tools":{}}`, string(found.Capabilities), "a list that never changes needs no listChanged")
+	require.JSONEq(t, `{"logging":{},"tools":{}}`, string(found.Capabilities), "a list that never changes needs no listChanged")
 	require.Equal(t, "Echo first.", found.Instructions)
 }
 

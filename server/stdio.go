@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -47,6 +49,12 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 	}}
 	in := newLineReader(stdin, open, ctx.Done(), s.config.StopGrace/2)
 
+	var again sync.WaitGroup
+	defer func() { end(nil); again.Wait() }()
+	in.cancel = func(id json.RawMessage, line []byte) {
+		again.Go(func() { s.cancelAgain(ctx, open, id, line) })
+	}
+
 	watched := make(chan struct{})
 	first := os.Getppid()
 	go func() {
@@ -61,9 +69,11 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 	mcpserver.WithWorkerPoolSize(stdioWorkers)(stdio)
 	mcpserver.WithQueueSize(stdioQueue)(stdio)
 
+	client := context.WithValue(context.WithValue(ctx, notifierKey{}, out), lifeKey{}, ctx)
+	defer func() { end(nil); s.watches.wait(s.config.StopGrace) }()
 	done := make(chan error, 1)
 	go func() {
-		done <- stdio.Listen(context.WithValue(ctx, notifierKey{}, out), in, out)
+		done <- stdio.Listen(client, in, out)
 	}()
 	err := s.awaitEnd(ctx, in, done)
 	if cause := context.Cause(ctx); cause != nil {

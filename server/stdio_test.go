@@ -105,6 +105,23 @@ func TestWaitingCallsDoNotBlockOthers(t *testing.T) {
 	require.Contains(t, w.toolAnswer(7).Content[0].Text, "the call was cancelled")
 }
 
+// The library forgets a cancel that comes before a worker has taken up the call.
+func TestACancelReachesACallThatHasNotBegun(t *testing.T) {
+	w := start(t, "server")
+	const workers = 100
+	for id := 1; id <= workers+1; id++ {
+		w.request(id, "tools/call", call("wait_here", `{"wait_seconds":45}`, nil))
+	}
+	cancel := func(id int) {
+		w.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d}}`, id))
+	}
+	cancel(workers + 1)
+	time.Sleep(200 * time.Millisecond) // all of it is read by then, and the last call waits for a worker
+	cancel(1)
+	require.Contains(t, w.toolAnswer(1).Content[0].Text, "the call was cancelled")
+	require.Contains(t, w.toolAnswer(workers + 1).Content[0].Text, "the call was cancelled")
+}
+
 func TestToolsListBeforeAnyHandshake(t *testing.T) {
 	w := start(t, "server")
 	w.request(1, "tools/list", map[string]any{})

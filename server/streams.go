@@ -63,6 +63,13 @@ func (t *tally) wrote(line []byte) {
 	}
 }
 
+// has reports whether a request was read and is not yet answered.
+func (t *tally) has(id json.RawMessage) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[string(id)] > 0
+}
+
 func (t *tally) answered() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,6 +86,9 @@ type lineReader struct {
 	open  *tally
 	stop  <-chan struct{}
 	grace time.Duration
+
+	// cancel is told of a cancel of an open request; nil: nobody is.
+	cancel func(id json.RawMessage, line []byte)
 
 	rest  []byte
 	err   error
@@ -102,6 +112,9 @@ func (r *lineReader) Read(p []byte) (int, error) {
 			continue
 		}
 		r.open.read(line)
+		if id := cancelled(line); id != nil && r.cancel != nil && r.open.has(id) {
+			r.cancel(id, bytes.Clone(line))
+		}
 		r.rest = append(line, '\n')
 	}
 	n := copy(p, r.rest)

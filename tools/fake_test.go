@@ -246,7 +246,8 @@ func fields(t *testing.T, r tools.Result) map[string]any {
 	t.Helper()
 	var m map[string]any
 	require.NoError(t, json.Unmarshal(r.Structured, &m))
-	require.NotEmpty(t, m["next"], "every answer says what comes next")
+	require.Contains(t, m, "next", "every answer says what comes next")
+	m["next"] = nextOf(t, m)
 	return m
 }
 

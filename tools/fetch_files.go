@@ -33,7 +33,7 @@ type fetchOut struct {
 	advice
 }
 
-// pathsShown bounds each list of paths in an answer; the manifest has them all.
+// pathsShown and a quarter of listRoom bound each list of paths in an answer; the manifest has them all.
 const pathsShown = 20
 
 func fetchFiles(l interface {
@@ -70,14 +70,26 @@ func fetchFiles(l interface {
 			Complete: err == nil, LocalDir: dir, Files: len(sum.Files), Bytes: sum.Bytes, Manifest: lease.ManifestName,
 			Missing: shownPaths(sum.Missing, asIs), Left: shownPaths(sum.Left, leftLine), Skipped: shownPaths(sum.Skipped, skippedLine),
 			Fetched:     shownPaths(sum.Files, func(f remote.Fetched) string { return f.Path }),
-			leaseBeside: besideOf(s), advice: adviceOf(s, "run_command for more; stop_lease when you are done"),
+			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command for more; stop_lease when you are done")),
 		}
 		out.Warnings = append(slices.Clone(out.Warnings), fetchWarnings(sum)...)
 		if err != nil {
-			out.Next = "fetch_files with the same arguments: it goes on with what is left"
+			out.Next = then("fetch_files", in.again(), "fetch_files with the same arguments: it goes on with what is left")
 		}
 		return out, nil
 	})
+}
+
+// again are the arguments of the same call.
+func (in fetchIn) again() with {
+	w := with{"lease_id": in.LeaseID, "paths": in.Paths}
+	if in.LocalDir != "" {
+		w["local_dir"] = in.LocalDir
+	}
+	if in.MaxBytes > 0 {
+		w["max_bytes"] = in.MaxBytes
+	}
+	return w
 }
 
 // homeFor is the local directory that the files of a call go to.
@@ -135,8 +147,9 @@ func shownPaths[T any](list []T, line func(T) string) []string {
 		if strings.ContainsFunc(text, unicode.IsControl) {
 			text = strconv.Quote(text) // a name may hold anything, also what looks like a line of ours
 		}
-		shown = append(shown, text)
+		shown = append(shown, short(text, seen))
 	}
+	shown, _ = fit(shown, listRoom/4)
 	return shown
 }
 

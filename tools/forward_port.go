@@ -40,7 +40,7 @@ func forwardPort(l interface {
 		s := status(ctx, l, owner)
 		return forwardOut{
 			LocalAddr: f.LocalAddr, leaseBeside: besideOf(s),
-			advice: adviceOf(s, fmt.Sprintf("connect to %s; what listens on the machine has to listen on localhost, port %d", f.LocalAddr, in.Port)),
+			advice: adviceOf(s, say("connect to %s; what listens on the machine has to listen on localhost, port %d", f.LocalAddr, in.Port)),
 		}, nil
 	})
 }
@@ -58,7 +58,9 @@ func closeForward(ctx context.Context, l interface {
 	if len(closed) > 0 {
 		said = fmt.Sprintf("%s to port %d closed", plural(len(closed), "forward"), in.Port)
 	}
-	return forwardOut{leaseBeside: besideOf(s), advice: adviceOf(s, said+"; "+nextFor(owner))}, nil
+	next := nextFor(owner)
+	next.Text = said + "; " + next.Text
+	return forwardOut{leaseBeside: besideOf(s), advice: adviceOf(s, next)}, nil
 }
 
 // forwardLines are the forwards of a lease for an answer about it.

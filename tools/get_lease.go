@@ -72,11 +72,11 @@ func getLease(l interface {
 		}
 		s := status(ctx, l, got)
 		out := getOut{
-			standing: standingOf(s), Purpose: got.Purpose, GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
-			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: valid(got.Rescue), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got)),
+			standing: standingOf(s), Purpose: short(got.Purpose, seen), GPUs: got.GPUs, CreatedAt: clock(got.CreatedAt),
+			ReadyAt: clockOrNone(got.ReadyAt), EndedAt: clockOrNone(got.EndedAt), Rescue: short(got.Rescue, 2*seen), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got)),
 		}
 		if s.SecondTry != "" && got.State == lease.Ended {
-			out.Next = fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45: that is the lease to use now", s.SecondTry)
+			out.Next = then("get_lease", with{"lease_id": s.SecondTry, "wait_seconds": 45}, "get_lease with lease_id %q and wait_seconds 45: that is the lease to use now", s.SecondTry)
 		}
 		if got.State == lease.Ready {
 			out.lookAtMachine(ctx, l, got.ID, hidden)
@@ -140,10 +140,11 @@ func summaries(jobs []remote.Job) []jobSummary {
 	var list []jobSummary
 	for _, j := range jobs[:min(len(jobs), jobsShown)] {
 		list = append(list, jobSummary{
-			ID: j.ID, State: j.State, ExitCode: exitCode(j), Reason: j.Reason, Command: clip(valid(j.Command), commandSeen),
+			ID: j.ID, State: j.State, ExitCode: exitCode(j), Reason: j.Reason, Command: short(j.Command, commandSeen),
 			StartedAt: clockOrNone(j.Started), StdoutBytes: j.StdoutBytes, StderrBytes: j.StderrBytes,
 		})
 	}
+	list, _ = fit(list, listRoom)
 	return list
 }
 

@@ -87,8 +87,8 @@ func quoteOf(ctx context.Context, r Reader, req lease.LaunchRequest) (launchOut,
 	d := q.Decision
 	out := launchOut{
 		standing: standing{InstanceType: q.Offer.Type, Region: strings.Join(q.Regions, " or "), Price: &q.Offer.Price},
-		Decision: string(d.Verdict), WorstCase: &d.WorstCase, TTLMinutes: int(q.TTL / time.Minute), Why: d.Explain(),
-		advice: advice{BudgetLeft: limited(d.BudgetLeft), Next: "launch_lease with the same arguments and without dry_run; this was a quote, nothing was launched"},
+		Decision: string(d.Verdict), WorstCase: &d.WorstCase, TTLMinutes: int(q.TTL / time.Minute), Why: short(d.Explain(), 4*seen),
+		advice: advice{BudgetLeft: limited(d.BudgetLeft), Next: then("launch_lease", launchArguments(req), "launch_lease with the same arguments and without dry_run; this was a quote, nothing was launched")},
 	}
 	switch n := d.Nearest; {
 	case d.Verdict == policy.Allow:
@@ -97,11 +97,34 @@ func quoteOf(ctx context.Context, r Reader, req lease.LaunchRequest) (launchOut,
 		if n.Approval {
 			outcome = "need approval by a person"
 		}
-		out.Next = fmt.Sprintf("launch_lease with type %q, region %q and ttl_minutes %d would %s (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), outcome, n.WorstCase)
+		nearest := req
+		nearest.Type, nearest.Region, nearest.TTL = n.Type, n.Region, n.TTL
+		out.Next = then("launch_lease", launchArguments(nearest), "launch_lease with type %q, region %q and ttl_minutes %d would %s (%s at most)", n.Type, n.Region, int(n.TTL/time.Minute), outcome, n.WorstCase)
 	default:
-		out.Next = "list_capacity shows what is allowed; only a person can change the policy"
+		out.Next = then("list_capacity", with{}, "list_capacity shows what is allowed; only a person can change the policy")
 	}
 	return out, nil
+}
+
+// launchArguments are those of the launch that was asked for.
+func launchArguments(r lease.LaunchRequest) with {
+	w := with{"type": r.Type}
+	if r.Region != "" {
+		w["region"] = r.Region
+	}
+	if r.TTL > 0 {
+		w["ttl_minutes"] = int(r.TTL / time.Minute)
+	}
+	if r.Purpose != "" {
+		w["purpose"] = short(r.Purpose, seen)
+	}
+	if r.IdempotencyKey != "" {
+		w["idempotency_key"] = r.IdempotencyKey
+	}
+	if len(r.Results) > 0 {
+		w["results"] = r.Results
+	}
+	return w
 }
 
 // Text is the lease, or the quote, in a line.

@@ -295,7 +295,7 @@ func TestListLeases(t *testing.T) {
 	d := &desk{list: func(bool, int) ([]lease.Lease, error) { return nil, nil }}
 	got, _ := answer(t, d, "list_leases", `{}`)
 	require.Empty(t, got["leases"])
-	require.Equal(t, "launch_lease for a machine", got["next"])
+	require.Equal(t, "list_capacity, then launch_lease for a machine", got["next"])
 }
 
 func TestStopLease(t *testing.T) {

@@ -64,20 +64,27 @@ func listCapacity(r Reader) Tool {
 				best = o.Type
 			}
 			out.Offers = append(out.Offers, offer{
-				Type: o.Type, GPU: o.GPU, GPUs: o.GPUs, VRAM: o.VRAMGiB, VCPUs: o.VCPUs, RAM: o.RAMGiB, Storage: o.StorageGiB, Arch: o.Arch,
+				Type: o.Type, GPU: short(o.GPU, seen), GPUs: o.GPUs, VRAM: o.VRAMGiB, VCPUs: o.VCPUs, RAM: o.RAMGiB, Storage: o.StorageGiB, Arch: o.Arch,
 				Regions: append([]string{}, regions...), Price: o.Price,
 				Allowed: o.Allowed, Rule: o.Rule, LongestTTL: int(o.LongestTTL / time.Minute),
 			})
 		}
+		if n := slices.IndexFunc(c.Offers, func(o lease.Offer) bool { return o.Type == best }); n >= 0 && c.BudgetLeft < c.Offers[n].Price {
+			out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("budget low: the %s that are left do not pay an hour of %s", c.BudgetLeft, best))
+		}
+		var omitted int
+		if out.Offers, omitted = fit(out.Offers, listRoom); omitted > 0 {
+			out.Warnings = append(slices.Clone(out.Warnings), plural(omitted, "more type")+" not listed; ask with region or min_vram_gib")
+		}
 		switch {
 		case best != "":
-			out.Next = fmt.Sprintf("launch_lease with type %q (dry_run: true quotes without launching)", best)
+			out.Next = then("launch_lease", with{"type": best}, "launch_lease with type %q (dry_run: true quotes without launching)", best)
 		case len(out.Offers) > 0:
-			out.Next = "none of these can be launched now: see rule and regions; ask a person to change the policy, or try again in a few minutes"
+			out.Next = say("none of these can be launched now: see rule and regions; ask a person to change the policy, or try again in a few minutes")
 		default:
-			out.Next = "list_capacity with fewer conditions, or again in a few minutes: capacity comes and goes"
+			out.Next = then("list_capacity", with{}, "list_capacity with fewer conditions, or again in a few minutes: capacity comes and goes")
 			if free := regionsOf(c.Offers); in.Region != "" && len(free) > 0 && !slices.Contains(free, in.Region) {
-				out.Next = fmt.Sprintf("list_capacity without region: nothing is free in a region called %q; there is capacity in %s", in.Region, strings.Join(free, ", "))
+				out.Next = then("list_capacity", with{}, "list_capacity without region: nothing is free in a region called %q; there is capacity in %s", in.Region, strings.Join(free, ", "))
 			}
 		}
 		return out, nil

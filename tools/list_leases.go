@@ -28,8 +28,9 @@ func listLeases(r Reader) Tool {
 		Description: "Lists the leases that are alive, also those of earlier sessions, with state, cost and deadline. Newest first.",
 		Annotations: Annotations{ReadOnly: true, Idempotent: true},
 	}, func(ctx context.Context, in listIn) (listOut, error) {
+		room := max(listRoom, in.Limit*seen*4) // whoever names a number wants so many
 		if in.Limit == 0 {
-			in.Limit = 20
+			in.Limit, room = 20, listRoom
 		}
 		leases, err := r.List(ctx, !in.Ended, in.Limit)
 		if err != nil {
@@ -59,12 +60,16 @@ func listLeases(r Reader) Tool {
 			}
 		}
 		out.Warnings = slices.Clip(out.Warnings)
+		var omitted int
+		if out.Leases, omitted = fit(out.Leases, room); omitted > 0 {
+			out.Warnings = append(out.Warnings, plural(omitted, "more lease")+" not listed; limit says how many are")
+		}
 		for _, w := range texts {
 			out.Warnings = append(out.Warnings, strings.Join(about[w], ", ")+": "+w)
 		}
-		out.Next = "launch_lease for a machine"
+		out.Next = then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")
 		if total > 0 {
-			out.Next = "get_lease for one of them; stop_lease for each that is not needed"
+			out.Next = say("get_lease for one of them; stop_lease for each that is not needed")
 		}
 		return out, nil
 	})

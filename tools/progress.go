@@ -48,6 +48,45 @@ func (r *Reporter) Note(message string) {
 	r.noted = time.Now()
 }
 
+// KeepAlive notes what say gives whenever nothing has been noted for so long, for hosts
+// that give up on a call in silence. stop ends it and returns when it has ended.
+func (r *Reporter) KeepAlive(quiet time.Duration, say func(since time.Duration) string) (stop func()) {
+	if r == nil {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		timer := time.NewTimer(quiet)
+		defer timer.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-timer.C:
+			}
+			left := quiet - r.silence()
+			if left <= 0 {
+				r.Note(say(time.Since(r.start)))
+				left = quiet
+			}
+			timer.Reset(left)
+		}
+	}()
+	var once sync.Once
+	return func() { once.Do(func() { close(end) }); <-ended }
+}
+
+// silence is how long nothing has been noted.
+func (r *Reporter) silence() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.noted.IsZero() {
+		return time.Since(r.start)
+	}
+	return time.Since(r.noted)
+}
+
 // Settle ends the notes and waits until the result may be sent.
 func (r *Reporter) Settle() {
 	if r == nil {

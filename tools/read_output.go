@@ -40,7 +40,8 @@ type readOut struct {
 const streamBoth = "both"
 
 const (
-	defaultPage = 8000
+	smallestPage = 16
+	defaultPage  = 8000
 	// gather is how long a wait for output goes on after the first of it, for a
 	// program that prints line by line.
 	gather = time.Second
@@ -48,6 +49,7 @@ const (
 
 // output is what a call has read.
 type output struct {
+	full               bool // an answer has no room for more, though it is less than was asked for
 	data               []byte
 	offset, next, size int64
 	eof                bool
@@ -118,7 +120,7 @@ func gathered(ctx context.Context, l Worker, in readIn, hidden *secrets) (output
 	began := time.Now()
 	o, err := page(ctx, l, in, Wait(ctx, in.WaitSeconds), hidden)
 	left := min(gather, Wait(ctx, in.WaitSeconds)-time.Since(began))
-	if err != nil || in.WaitSeconds == 0 || o.job.Over() || o.next == o.offset || o.next-o.offset >= int64(in.LimitBytes) || left <= 0 {
+	if err != nil || in.WaitSeconds == 0 || o.job.Over() || o.next == o.offset || o.full || o.next-o.offset >= int64(in.LimitBytes) || left <= 0 {
 		return o, err
 	}
 	if _, err := l.Job(ctx, in.JobID, left); err != nil { // it waits, and no longer than the job lives
@@ -138,12 +140,23 @@ func page(ctx context.Context, l Worker, in readIn, wait time.Duration, hidden *
 		for _, c := range m.Chunks {
 			o.data = named(o.data, c.Stream, hidden.mask(owner.ID, c.Data))
 		}
+		if in.LimitBytes > smallestPage && heavy(o.data, in.LimitBytes) {
+			in.LimitBytes = max(in.LimitBytes/8, smallestPage)
+			less, err := page(ctx, l, in, 0, hidden)
+			less.full = true
+			return less, err
+		}
 		return o, err
 	}
 	p, owner, err := l.Page(ctx, in.JobID, remote.Stream(in.Stream), in.Offset, in.LimitBytes, wait)
 	p.Data = hidden.mask(owner.ID, p.Data)
 	data, offset, next := wholeCharacters(p)
-	return output{data: data, offset: offset, next: next, size: p.Size, eof: p.EOF, job: p.Job, owner: owner}, err
+	full := heavy(data, in.LimitBytes)
+	if full {
+		light := lightStart(data, in.LimitBytes/4*5)
+		data, next, p.EOF = light, next-int64(len(data)-len(light)), false
+	}
+	return output{data: data, offset: offset, next: next, full: full, size: p.Size, eof: p.EOF, job: p.Job, owner: owner}, err
 }
 
 // named appends a piece below a line that says which stream it is of.
@@ -172,12 +185,12 @@ func search(ctx context.Context, l Worker, in readIn, hidden *secrets) (output, 
 	}
 	for i, s := range f.Snippets {
 		text := place(s, hidden.mask(owner.ID, s.Data))
-		if len(o.data)+len(text) > in.LimitBytes {
+		if len(o.data)+len(text) > in.LimitBytes || heavy(append(o.data[:len(o.data):len(o.data)], text...), in.LimitBytes) {
 			if i > 0 { // the rest is for the next call
 				o.next, o.eof = s.Matches[0], false
 				break
 			}
-			text = wholeEnd(text[:in.LimitBytes])
+			text = lightStart(wholeEnd(text[:min(len(text), in.LimitBytes)]), in.LimitBytes/4*5)
 		}
 		if i == 0 {
 			o.offset = s.Offset
@@ -221,21 +234,29 @@ func wholeCharacters(p remote.Page) (data []byte, offset, next int64) {
 	return data, offset, next
 }
 
-func nextForPage(o readOut, in readIn) string {
-	call := fmt.Sprintf("read_output with job_id %q, stream %s", o.JobID, in.Stream)
+func nextForPage(o readOut, in readIn) step {
+	text := fmt.Sprintf("read_output with job_id %q, stream %s", o.JobID, in.Stream)
+	more := with{"job_id": o.JobID, "stream": in.Stream}
 	switch {
 	case in.Pattern != "" && o.Matches == 0:
-		return call + " and without pattern shows what is there"
+		return then("read_output", more, "%s and without pattern shows what is there", text)
 	case in.Pattern != "" && in.Offset < 0:
-		return call + " and an offset from data shows what is around a match"
+		return say("%s and an offset from data shows what is around a match", text)
 	case o.EOF && o.ExitCode != nil && *o.ExitCode != 0 && in.Stream == string(remote.Stdout):
-		return fmt.Sprintf("read_output with job_id %q, stream stderr and offset -4000 for its errors", o.JobID)
+		return then("read_output", with{"job_id": o.JobID, "stream": "stderr", "offset": -4000}, "read_output with job_id %q, stream stderr and offset -4000 for its errors", o.JobID)
 	case o.EOF:
-		return "that was all; stop_lease when you are done"
+		return then("stop_lease", with{"lease_id": o.LeaseID}, "that was all; stop_lease when you are done")
+	}
+	more["offset"] = o.NextOffset
+	if in.Pattern != "" {
+		more["pattern"] = in.Pattern
+	}
+	switch {
 	case o.NextOffset < o.SizeBytes:
-		return fmt.Sprintf("%s and offset %d for more", call, o.NextOffset)
+		return then("read_output", more, "%s and offset %d for more", text, o.NextOffset)
 	default:
-		return fmt.Sprintf("%s, offset %d and wait_seconds 40 for what comes", call, o.NextOffset)
+		more["wait_seconds"] = 40
+		return then("read_output", more, "%s, offset %d and wait_seconds 40 for what comes", text, o.NextOffset)
 	}
 }
 

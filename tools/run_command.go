@@ -145,6 +145,8 @@ func ran(s lease.Status, r run, hidden *secrets) runOut {
 		*piece = hidden.mask(id, *piece)
 	}
 	stdout, stderr := excerpt(r.stdout, "stdout"), excerpt(r.stderr, "stderr")
+	stdout.squeeze()
+	stderr.squeeze()
 	out := runOut{
 		jobFields: fieldsOf(r.job.Job), Stdout: stdout.text, Stderr: stderr.text, StdoutBytes: r.stdout.Size, StderrBytes: r.stderr.Size,
 		Truncated: stdout.truncated || stderr.truncated, leaseBeside: besideOf(s),
@@ -175,18 +177,18 @@ func afterStart(err error, job lease.Job) error {
 	return &e
 }
 
-func nextForJob(j remote.Job, truncated bool) string {
+func nextForJob(j remote.Job, truncated bool) step {
 	switch {
 	case j.State == remote.Running && j.Hanging > 0:
-		return fmt.Sprintf("it seems to hang: read_output with job_id %q, stream stderr and offset -4000 may say why; cancel_job ends it", j.ID)
+		return then("read_output", with{"job_id": j.ID, "stream": "stderr", "offset": -4000}, "it seems to hang: read_output with job_id %q, stream stderr and offset -4000 may say why; cancel_job ends it", j.ID)
 	case j.State == remote.Running:
-		return fmt.Sprintf("read_output with job_id %q and wait_seconds 40 to follow it, cancel_job to end it", j.ID)
+		return then("read_output", with{"job_id": j.ID, "wait_seconds": 40}, "read_output with job_id %q and wait_seconds 40 to follow it, cancel_job to end it", j.ID)
 	case j.State == remote.Lost:
-		return "the job left no exit code (killed, or the machine was rebooted): run_command again"
+		return say("the job left no exit code (killed, or the machine was rebooted): run_command again")
 	case truncated:
-		return fmt.Sprintf("read_output with job_id %q shows what was left out; stop_lease when you are done", j.ID)
+		return then("read_output", with{"job_id": j.ID}, "read_output with job_id %q shows what was left out; stop_lease when you are done", j.ID)
 	default:
-		return "run_command for more; stop_lease when you are done"
+		return say("run_command for more; stop_lease when you are done")
 	}
 }
 

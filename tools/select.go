@@ -79,6 +79,15 @@ func (s Selection) Of(all []Tool) ([]Tool, error) {
 			chosen = append(chosen, t)
 		}
 	}
+	names := make([]string, 0, len(chosen))
+	for _, t := range chosen {
+		names = append(names, t.Name)
+	}
+	for _, t := range chosen {
+		if t.served != nil {
+			*t.served = names
+		}
+	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("no tool is left of %s", strings.Join(known, ", "))
 	}

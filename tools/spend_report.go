@@ -74,18 +74,20 @@ func spendReport(r Reader) Tool {
 			return spendOut{}, err
 		}
 		out := spendOut{
-			Since: clock(s.Since), Caps: []capLine{}, Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
-			advice: advice{BudgetLeft: limited(s.Left), Warnings: r.Notices(ctx), Next: "launch_lease for a machine"},
+			Since: clock(s.Since), Caps: capLines(s), Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
+			advice: advice{BudgetLeft: limited(s.Left), Warnings: r.Notices(ctx), Next: then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")},
 		}
 		for _, c := range s.Caps {
-			out.Caps = append(out.Caps, capLine{Rule: c.Rule, Limit: c.Limit, Used: c.Used, Left: c.Left, Source: c.Source})
+			if c.Left < c.Limit/10 {
+				out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("budget low: %s of %s are left under %s", c.Left, c.Limit, c.Rule))
+			}
 		}
 		for _, p := range s.Principals {
 			out.Principals = append(out.Principals, principalSpent{Principal: p.Name, Leases: p.Totals.Leases, Month: p.Totals.Month})
 		}
 		for i, l := range s.Leases {
 			if l.Counts() {
-				out.Next = "stop_lease for each lease that is not needed"
+				out.Next = say("stop_lease for each lease that is not needed")
 			}
 			if i >= in.Limit {
 				out.Omitted++
@@ -99,8 +101,26 @@ func spendReport(r Reader) Tool {
 		if n := len(s.Strangers) - untrackedShown; n > 0 {
 			out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("%d more instances without a lease are not listed", n))
 		}
+		room := listRoom / 2
+		if in.Limit > leasesShown {
+			room = in.Limit * seen
+		}
+		out.trimLists(room)
 		return out, nil
 	})
+}
+
+// trimLists keeps a report short in an account with many leases and principals.
+func (o *spendOut) trimLists(leaseRoom int) {
+	var omitted int
+	o.Leases, omitted = fit(o.Leases, leaseRoom)
+	o.Omitted += omitted
+	if o.Principals, omitted = fit(o.Principals, listRoom/4); omitted > 0 {
+		o.Warnings = append(slices.Clone(o.Warnings), plural(omitted, "more principal")+" not listed")
+	}
+	if o.Caps, omitted = fit(o.Caps, listRoom/4); omitted > 0 {
+		o.Warnings = append(slices.Clone(o.Warnings), plural(omitted, "more cap")+" not listed")
+	}
 }
 
 // Text is the report, a line for each thing.

@@ -81,7 +81,7 @@ func TestSpendReport(t *testing.T) {
 	got, _ = answer(t, d, "spend_report", ``)
 	require.Empty(t, got["leases"])
 	require.NotContains(t, got, "budget_left_usd")
-	require.Equal(t, "launch_lease for a machine", got["next"])
+	require.Equal(t, "list_capacity, then launch_lease for a machine", got["next"])
 }
 
 func TestAnswersAboutNoLeaseCarryNotices(t *testing.T) {

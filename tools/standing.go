@@ -34,7 +34,7 @@ type standing struct {
 type advice struct {
 	BudgetLeft *policy.Money `json:"budget_left_usd,omitempty"` // absent where no budget is set
 	Warnings   []string      `json:"warnings,omitempty"`
-	Next       string        `json:"next"`
+	Next       step          `json:"next"`
 }
 
 // lines are the warnings and the next step as text.
@@ -43,13 +43,13 @@ func (a advice) lines() string {
 	for _, w := range a.Warnings {
 		text += "\nwarning: " + w
 	}
-	return text + "\nnext: " + a.Next
+	return text + "\nnext: " + a.Next.Text
 }
 
 func standingOf(s lease.Status) standing {
 	l := s.Lease
 	o := standing{
-		LeaseID: l.ID, State: string(l.State), Reason: string(l.Reason), Detail: l.Detail,
+		LeaseID: l.ID, State: string(l.State), Reason: string(l.Reason), Detail: short(l.Detail, seen),
 		InstanceType: l.Type, Region: l.Region,
 		Price: &l.Price, Cost: &s.Cost, Reserved: &l.Reserved, Guard: s.Guard, AgainAs: s.SecondTry,
 	}
@@ -61,7 +61,7 @@ func standingOf(s lease.Status) standing {
 	return o
 }
 
-func adviceOf(s lease.Status, next string) advice {
+func adviceOf(s lease.Status, next step) advice {
 	return advice{BudgetLeft: limited(s.BudgetLeft), Warnings: s.Warnings, Next: next}
 }
 
@@ -124,21 +124,22 @@ func status(ctx context.Context, r Reader, l lease.Lease) lease.Status {
 }
 
 // nextFor is the call that usually follows in a lease's state.
-func nextFor(l lease.Lease) string {
+func nextFor(l lease.Lease) step {
+	wait := with{"lease_id": l.ID, "wait_seconds": 45}
 	switch l.State {
 	case lease.Ready:
-		return fmt.Sprintf("run_command or sync_files with lease_id %q; stop_lease when you are done", l.ID)
+		return say("run_command or sync_files with lease_id %q; stop_lease when you are done", l.ID)
 	case lease.Stopping:
-		return fmt.Sprintf("stop_lease with lease_id %q again until its state is ended", l.ID)
+		return then("stop_lease", with{"lease_id": l.ID}, "stop_lease with lease_id %q again until its state is ended", l.ID)
 	case lease.Ended:
-		return "nothing; launch_lease for a new machine"
+		return say("nothing; launch_lease for a new machine")
 	case lease.AwaitingApproval:
 		if !l.ApprovedAt.IsZero() {
-			return fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45: it was approved and is about to be launched", l.ID)
+			return then("get_lease", wait, "get_lease with lease_id %q and wait_seconds 45: it was approved and is about to be launched", l.ID)
 		}
-		return fmt.Sprintf("ask a person to run, by %s: gpulease approve %s (or gpulease deny); get_lease with lease_id %q and wait_seconds 45 waits for it", clock(l.DecideBy), l.ID, l.ID)
+		return then("get_lease", wait, "ask a person to run, by %s: gpulease approve %s (or gpulease deny); get_lease with lease_id %q and wait_seconds 45 waits for it", clock(l.DecideBy), l.ID, l.ID)
 	default:
-		return fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45 until its state is ready; stop_lease to give up", l.ID)
+		return then("get_lease", wait, "get_lease with lease_id %q and wait_seconds 45 until its state is ready; stop_lease to give up", l.ID)
 	}
 }
 

@@ -58,7 +58,7 @@ func stopLease(l interface {
 			got = now
 		}
 		s := status(ctx, l, got)
-		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, Rescue: valid(got.Rescue), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got))}
+		out := stopOut{standing: standingOf(s), Confirmed: got.State == lease.Ended, Rescue: short(got.Rescue, 4*seen), GPUUse: got.GPUUse().String(), advice: adviceOf(s, nextFor(got))}
 		if warning != "" {
 			out.Warnings = append(slices.Clone(out.Warnings), warning)
 		}

@@ -77,12 +77,12 @@ func syncFiles(l interface {
 		out := syncOut{
 			Complete: err == nil, RemoteDir: dst, FilesSent: sum.Sent, BytesSent: sum.SentBytes, FilesDeleted: sum.Deleted,
 			Skipped:     shownPaths(sum.Skipped, skippedLine),
-			leaseBeside: besideOf(s), advice: adviceOf(s, fmt.Sprintf("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
+			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command with lease_id %q and cwd %q", in.LeaseID, dst)),
 		}
 		if err == nil {
 			out.Files = sum.Files
 		} else {
-			out.Next = "sync_files with the same arguments: it goes on with what is missing"
+			out.Next = then("sync_files", in.again(), "sync_files with the same arguments: it goes on with what is missing")
 			if part := so.kept(); part > 0 {
 				out.Warnings = append(slices.Clone(out.Warnings), fmt.Sprintf("large files are under way: %d bytes of parts went out, and the next call goes on from there", part))
 			}
@@ -97,6 +97,21 @@ func syncFiles(l interface {
 		}
 		return out, nil
 	})
+}
+
+// again are the arguments of the same call.
+func (in syncIn) again() with {
+	w := with{"lease_id": in.LeaseID, "local_dir": in.LocalDir}
+	if in.RemoteDir != "" {
+		w["remote_dir"] = in.RemoteDir
+	}
+	if in.Delete {
+		w["delete"] = true
+	}
+	if in.MaxDelete > 0 {
+		w["max_delete"] = in.MaxDelete
+	}
+	return w
 }
 
 // Text is what was sent.

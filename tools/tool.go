@@ -58,6 +58,8 @@ type Tool struct {
 	Call func(ctx context.Context, args json.RawMessage) (Result, error)
 
 	in *shape
+	// served are the names of the tools that are served beside this one; nil is all.
+	served *[]string
 }
 
 // Texter is implemented by outputs that can say themselves in a sentence or two.
@@ -80,9 +82,11 @@ func New[In, Out any](def Def, call func(context.Context, In) (Out, error)) Tool
 	}
 	in := newShape(def.Name+" input", reflect.TypeFor[In](), false)
 	out := newShape(def.Name+" output", reflect.TypeFor[Out](), true)
+	served := new([]string)
 	return Tool{
 		Def:          def,
 		in:           in,
+		served:       served,
 		InputSchema:  in.raw,
 		OutputSchema: out.raw,
 		Call: func(ctx context.Context, args json.RawMessage) (Result, error) {
@@ -93,6 +97,9 @@ func New[In, Out any](def Def, call func(context.Context, In) (Out, error)) Tool
 			answer, err := call(ctx, given)
 			if err != nil {
 				return Result{}, err
+			}
+			if a, ok := any(&answer).(interface{ trim(served []string) }); ok {
+				a.trim(*served)
 			}
 			return encode(def.Name, out, answer)
 		},

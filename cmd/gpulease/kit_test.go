@@ -160,21 +160,21 @@ func (w *world) host(args ...string) *host {
 
 // said is the structured content of a tool's answer, as far as tests read it.
 type said struct {
-	Lease    string          `json:"lease_id"`
-	State    string          `json:"state"`
-	Reason   string          `json:"reason"`
-	Detail   string          `json:"detail"`
-	Decision string          `json:"decision"`
-	Guard    string          `json:"guard"`
-	Cost     policy.Money    `json:"cost_usd"`
-	Warnings []string        `json:"warnings"`
-	Next     string          `json:"next"`
-	Job      string          `json:"job_id"`
-	Exit     *int            `json:"exit_code"`
-	Stdout   string          `json:"stdout"`
-	Stderr   string          `json:"stderr"`
-	Leases   []said          `json:"leases"`
-	Raw      json.RawMessage `json:"-"`
+	Lease    string                `json:"lease_id"`
+	State    string                `json:"state"`
+	Reason   string                `json:"reason"`
+	Detail   string                `json:"detail"`
+	Decision string                `json:"decision"`
+	Guard    string                `json:"guard"`
+	Cost     policy.Money          `json:"cost_usd"`
+	Warnings []string              `json:"warnings"`
+	Next     struct{ Text string } `json:"next"`
+	Job      string                `json:"job_id"`
+	Exit     *int                  `json:"exit_code"`
+	Stdout   string                `json:"stdout"`
+	Stderr   string                `json:"stderr"`
+	Leases   []said                `json:"leases"`
+	Raw      json.RawMessage       `json:"-"`
 }
 
 // call calls a tool. text is what a refusal says, "" for a success.

@@ -41,7 +41,7 @@ func TestWhatAPersonApprovesIsLaunched(t *testing.T) {
 	h := w.host()
 	a := h.ok("launch_lease", map[string]any{"type": testType, "region": "us-east-1", "ttl_minutes": 30, "purpose": "tests\x1b[2J"})
 	require.Equal(t, "awaiting_approval", a.State)
-	require.Contains(t, a.Next, "gpulease approve "+a.Lease)
+	require.Contains(t, a.Next.Text, "gpulease approve "+a.Lease)
 	require.Contains(t, string(a.Raw), `"worst_case_usd":1.2255`, "57 minutes at $1.29/h")
 
 	out := w.says(0, "leases")

@@ -83,7 +83,12 @@ func (o *serving) run(c *cobra.Command) error {
 	}
 	config := server.Config{
 		Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions(all),
-		Tools: all, Logger: a.log, Redact: a.redact,
+		Tools: all, Logger: a.log, Redact: a.redact, Icon: icon,
+		Resources: tools.Resources(a.manager, a.manager), Prompts: tools.Prompts(a.manager),
+		Live: func(ctx context.Context) ([]tools.Listed, error) { return tools.LiveResources(ctx, a.manager) },
+		Complete: func(ctx context.Context, argument, prefix string, others map[string]string) []string {
+			return tools.Complete(ctx, a.manager, argument, prefix, others)
+		},
 	}
 	if o.transport == "http" {
 		return o.serveHTTP(ctx, a, config, roots, c.OutOrStdout())

@@ -27,7 +27,7 @@ func TestTheWholeLoopThroughAnMCPClient(t *testing.T) {
 
 	a = h.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 30, "purpose": "the loop"})
 	id := a.Lease
-	require.NotEmpty(t, a.Next)
+	require.NotEmpty(t, a.Next.Text)
 	text := h.refused(lease.CodeLeaseNotReady, "run_command", map[string]any{"lease_id": id, "command": "true"})
 	require.Contains(t, text, "next: get_lease")
 	a = h.until(id, "ready")

@@ -166,6 +166,24 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	}
 	require.Empty(t, bob.ok("list_leases", map[string]any{"include_ended": true}).Leases)
 
+	// Nor as a resource.
+	for _, uri := range []string{"lease://" + id, "lease://" + id + "/jobs/" + job + "/stdout"} {
+		own, err := ann.session.ReadResource(t.Context(), &mcp.ReadResourceParams{URI: uri})
+		require.NoError(t, err)
+		require.Contains(t, own.Contents[0].Text, "secret")
+		_, err = bob.session.ReadResource(t.Context(), &mcp.ReadResourceParams{URI: uri})
+		require.ErrorContains(t, err, "error lease_not_found: ")
+	}
+	seen, err := bob.session.ListResources(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, seen.Resources, 2, "the policy and the spending")
+	seen, err = ann.session.ListResources(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, seen.Resources, 3)
+	spent, err := bob.session.ReadResource(t.Context(), &mcp.ReadResourceParams{URI: "spend://today"})
+	require.NoError(t, err)
+	require.Contains(t, spent.Contents[0].Text, `"live_leases":0`)
+
 	// Nor its files.
 	mine := bob.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 30}).Lease
 	bob.until(mine, "ready")
