@@ -88,7 +88,7 @@ func (w *world) checkBill(id lease.ID, bill policy.Money, now time.Time, well ti
 	bound := time.Duration(0)
 	for _, i := range w.ours(id) {
 		switch {
-		case w.unfindable(i), w.hidden[i.ID].After(now) && l.Price < policy.Cents(i.PriceCentsPerHour):
+		case w.unfindable(i), w.hidden[i.ID].Add(atOnce).After(now) && l.Price < policy.Cents(i.PriceCentsPerHour):
 			return
 		case l.State == lease.Ended && !runs(i) && endOf(i).Before(w.truth[id].since) && (l.InstanceID == "" || l.SeenAt.IsZero() && l.Price < policy.Cents(i.PriceCentsPerHour)):
 			return // it came and went, and nobody ever saw it, or its price

@@ -131,14 +131,12 @@ func (w *world) answered(p *process, sim *lambdatest.Server, path string, body [
 		}
 		for _, f := range w.faults {
 			if slices.Contains(r.Faults, f.id) {
-				hidden = max(hidden, f.LateBy, f.UnlistedFor)
+				hidden += f.LateBy + f.UnlistedFor
 			}
 		}
 	}
 	if err != nil && hidden == 0 { // where an answer hangs, the cloud does not say yet which failures it has met
-		for _, f := range w.faults {
-			hidden = max(hidden, f.LateBy, f.UnlistedFor)
-		}
+		hidden = w.lateAtMost
 	}
 	if i, ok := sim.Instance(b.Name); ok && !i.LaunchedAt.Before(at) {
 		w.hidden[i.ID] = i.LaunchedAt.Add(hidden)

@@ -201,6 +201,7 @@ func (w *world) inject(name string, f lambdatest.Fault) {
 		id := w.sim.Inject(f)
 		w.faults = append(w.faults, &fault{Fault: f, id: id, from: time.Now()})
 		w.faultNames[id] = name
+		w.lateAtMost += f.LateBy + f.UnlistedFor
 	}
 	add(f)
 	w.count("fault " + name)

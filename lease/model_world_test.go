@@ -58,6 +58,7 @@ type world struct {
 	extra       map[lease.ID]policy.Money // corrections
 	attempts    map[lease.ID][]*attempt
 	hidden      map[string]time.Time // until when an instance does not show
+	lateAtMost  time.Duration        // the longest that a failure so far has kept one from showing
 	foreign     map[string]string    // instances that are not ours, and what they are
 	faults      []*fault
 	faultNames  map[string]string // by id
