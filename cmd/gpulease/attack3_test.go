@@ -1,0 +1,37 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/lambda/lambdatest"
+)
+
+// The key's file and the ledger were named in the settings and lie in the very project
+// that is sent: they stay here.
+func TestKeyAndLedgerAreNotSentWithTheProjectThatHoldsThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lambdatest.Config{})
+	root := filepath.Join(w.dir, "project")
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "books"), 0o755))
+	key := filepath.Join(root, "lambda.key")
+	require.NoError(t, os.WriteFile(key, []byte(w.sim.APIKey()+"\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "train.py"), []byte("print()\n"), 0o644))
+	w.env = append(w.env, "LAMBDA_API_KEY_FILE="+key, "GPULEASE_LEDGER="+filepath.Join(root, "books", "own.db"))
+	h := w.host("--root", root)
+	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
+	h.until(id, "ready")
+	require.Contains(t, string(h.ok("sync_files", map[string]any{"lease_id": id, "local_dir": "."}).Raw), "left out: "+key)
+	a := h.ok("run_command", map[string]any{"lease_id": id, "wait_seconds": 20, "command": "find project -type f"})
+	require.Contains(t, a.Stdout, "project/train.py")
+	require.NotContains(t, a.Stdout, "lambda.key")
+	for _, name := range []string{"own.db\n", "own.db-wal", "own.db-shm"} {
+		require.NotContains(t, a.Stdout, name)
+	}
+	w.stop(h, id)
+}
