@@ -1,13 +1,17 @@
 package lease_test
 
 import (
+	"context"
+	"crypto/rand"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/policy"
@@ -102,4 +106,52 @@ func (c counting) Read(b []byte) (int, error) {
 		b[i] = *c.n
 	}
 	return len(b), nil
+}
+
+// Two computers share the work on one lease, and their clocks are wrong by less than the
+// minute that is taken for right. The ledger still has no less than the bill.
+func TestClocksThatAreSlightlyWrongSettleNoLessThanTheBill(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		first, second time.Duration
+		listed        time.Duration // how long what has ended is listed as terminated
+	}{
+		"ShownAsTerminated": {50 * time.Second, -50 * time.Second, 5 * time.Minute},
+		"AbsentAtTheEnd":    {50 * time.Second, -50 * time.Second, time.Millisecond},
+		"ClockIsSetRight":   {50 * time.Second, 0, 5 * time.Minute},
+		"BehindAllTheTime":  {-50 * time.Second, -50 * time.Second, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newKit(t, lambdatest.Config{TerminateTime: time.Second, Linger: tt.listed})
+			run := func(wrong time.Duration) {
+				k.halt()
+				now := func() time.Time { return k.sim.Now().Add(wrong) }
+				key, err := lambda.ParseKey(k.sim.APIKey())
+				require.NoError(t, err)
+				c, err := lambda.New(key, lambda.WithBaseURL(k.sim.URL()), lambda.WithLimiter(lambda.NoLimit), lambda.WithNow(now), lambda.WithRetry(lambda.RetryPolicy{}))
+				require.NoError(t, err)
+				m, err := lease.New(lease.Config{
+					Store: tracked{k.db, k}, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader, Timing: k.timing,
+				})
+				require.NoError(t, err)
+				k.m = m
+				ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
+				done := make(chan error, 1)
+				go func() { done <- m.Run(ctx) }()
+				k.halt = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
+			}
+			run(tt.first)
+			l := k.untilState(k.launch(lease.LaunchRequest{}).ID, lease.Ready)
+			for range 40 {
+				k.sim.Advance(15 * time.Second)
+				k.breathe()
+			}
+			run(tt.second)
+			_, err := k.m.Stop(t.Context(), l.ID)
+			require.NoError(t, err)
+			l = k.untilState(l.ID, lease.Ended)
+			k.settled(l)
+		})
+	}
 }
