@@ -72,7 +72,7 @@ type Deps struct {
 	// nil for none.
 	Secrets func() []string
 	// Kept are further local files, beside Denied, that fetch_files must not be able to
-	// overwrite: the policy in force, the ledger, the API key. Absolute.
+	// overwrite: the policy in force, the ledger, the API key, the program. Absolute.
 	Kept []string
 }
 

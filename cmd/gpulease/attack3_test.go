@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lambda/lambdatest"
+	"github.com/gpulease/gpulease/lease"
 )
 
 // The key's file and the ledger were named in the settings and lie in the very project
@@ -33,5 +34,30 @@ func TestKeyAndLedgerAreNotSentWithTheProjectThatHoldsThem(t *testing.T) {
 	for _, name := range []string{"own.db\n", "own.db-wal", "own.db-shm"} {
 		require.NotContains(t, a.Stdout, name)
 	}
+	w.stop(h, id)
+}
+
+// A machine is not trusted. What comes from it must not take the place of gpulease's own
+// program, which the keeper would go on as, with the account's key.
+func TestNoFileFromAMachineReplacesTheProgram(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lambdatest.Config{})
+	root := filepath.Join(w.dir, "project")
+	bin := filepath.Join(root, "bin")
+	require.NoError(t, os.MkdirAll(bin, 0o755))
+	program, err := os.ReadFile(w.exe)
+	require.NoError(t, err)
+	w.exe = filepath.Join(bin, "gpulease")
+	require.NoError(t, os.WriteFile(w.exe, program, 0o755))
+	h := w.host("--root", root)
+	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
+	h.until(id, "ready")
+	a := h.ok("run_command", map[string]any{"lease_id": id, "wait_seconds": 20, "command": "mkdir bin && echo evil >bin/gpulease && echo evil >gpulease"})
+	require.Zero(t, *a.Exit, a.Stderr)
+	h.refused(lease.CodePathDenied, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"gpulease"}, "local_dir": "bin"})
+	h.refused(lease.CodePathDenied, "fetch_files", map[string]any{"lease_id": id, "paths": []string{"bin"}, "local_dir": "."})
+	is, err := os.ReadFile(w.exe)
+	require.NoError(t, err)
+	require.Equal(t, len(program), len(is))
 	w.stop(h, id)
 }

@@ -120,9 +120,12 @@ func (s *settings) private() []string {
 }
 
 // ownFiles are what must not be overwritten by what comes from a machine, wherever
-// they lie.
+// they lie. A keeper goes on as the program that takes the place of its own.
 func (s *settings) ownFiles() []string {
 	files := []string{s.policyPath}
+	if program, err := programPath(); err == nil {
+		files = append(files, program)
+	}
 	if !ledger.OnServer(s.ledgerPath) {
 		files = append(files, s.ledgerPath)
 	}
