@@ -58,7 +58,7 @@ func (r *reconciler) tryAgain(ctx context.Context, live []Lease) {
 			continue
 		}
 		m.mu.Lock()
-		wanted := l.Reason == GPUUnhealthy && m.now().Sub(l.StopAt) < againFor
+		wanted := l.Reason == GPUUnhealthy && m.now().Sub(l.StopAt) < againFor && m.MayAsk(l.Principal)
 		if m.again[id].trying = wanted; !wanted {
 			delete(m.again, id)
 		}

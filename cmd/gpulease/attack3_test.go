@@ -5,7 +5,9 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,4 +62,24 @@ func TestNoFileFromAMachineReplacesTheProgram(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, len(program), len(is))
 	w.stop(h, id)
+}
+
+// The machine is sick, and before its end is confirmed the principal's token is revoked:
+// nothing is launched again for who may not ask any more.
+func TestNothingIsLaunchedAgainForARevokedPrincipal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lambdatest.Config{TerminateTime: 4 * time.Second})
+	token := w.token("ann")
+	s := w.web()
+	ann := s.host(token, "/mcp")
+	w.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, GPU: "missing", Count: 1})
+	id := ann.ok("launch_lease", map[string]any{"type": testType}).Lease
+	require.NoError(t, w.program("token", "revoke", "ann").Run())
+	list := func() string {
+		out, _ := w.program("leases", "--all").Output() // it fails while a stop is not confirmed
+		return string(out)
+	}
+	require.Eventually(t, func() bool { return strings.Contains(list(), "ended") }, time.Minute, 500*time.Millisecond)
+	require.Contains(t, list(), string(lease.GPUUnhealthy), id)
+	require.Never(t, func() bool { return w.sim.LaunchCount() > 1 }, 4*time.Second, 100*time.Millisecond)
 }
