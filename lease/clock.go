@@ -24,6 +24,7 @@ type wallClock struct {
 	mu      sync.Mutex
 	skew    time.Duration // in force
 	read    time.Duration // the newest reading
+	exact   time.Duration // the same, however small
 	answer  uint64        // which answer that was
 	doubt   bool          // the newest reading contradicts what is in force
 	checked time.Time     // when a good answer last agreed, by the corrected clock
@@ -35,6 +36,7 @@ func near(a, b time.Duration) bool { return (a - b).Abs() <= maxTrustedSkew }
 // before says nothing of the time now: our clock may have jumped since.
 func (c *wallClock) observe() {
 	s, answer := c.cloud.ClockSkew()
+	exact := s
 	if s.Abs() <= maxTrustedSkew {
 		s = 0
 	}
@@ -52,7 +54,7 @@ func (c *wallClock) observe() {
 	default:
 		c.doubt = true
 	}
-	c.read = s
+	c.read, c.exact = s, exact
 	if !c.doubt {
 		c.checked = c.at(c.skew)
 	}
@@ -70,6 +72,21 @@ func (c *wallClock) time() time.Time {
 	skew := c.skew
 	c.mu.Unlock()
 	return c.at(skew)
+}
+
+// readingError is how far a reading may be off: dates have whole seconds.
+const readingError = time.Second
+
+// off is by how much the cloud's clock was last seen ahead of our time, within what is
+// trusted: less than a minute, which is nothing for a deadline and something on a bill.
+func (c *wallClock) off() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	off := c.exact - c.skew
+	if off.Abs() <= readingError {
+		return 0
+	}
+	return min(max(off, -maxTrustedSkew), maxTrustedSkew)
 }
 
 // sure reports whether the cloud has just agreed with our time. Where it has

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // A sick machine is ended, and once that is confirmed the launch is tried again,
@@ -15,6 +16,10 @@ import (
 
 // elsewhereKey is the idempotency key of the second try.
 func elsewhereKey(first ID) string { return "instead-of " + string(first) }
+
+// againFor is how long after a machine was found sick its launch may be tried again.
+// Later, after a sleep of this computer say, nobody waits for it any more.
+const againFor = 15 * time.Minute
 
 // again is what this process knows of a second try.
 type again struct {
@@ -53,7 +58,7 @@ func (r *reconciler) tryAgain(ctx context.Context, live []Lease) {
 			continue
 		}
 		m.mu.Lock()
-		wanted := l.Reason == GPUUnhealthy
+		wanted := l.Reason == GPUUnhealthy && m.now().Sub(l.StopAt) < againFor && m.MayAsk(l.Principal)
 		if m.again[id].trying = wanted; !wanted {
 			delete(m.again, id)
 		}
@@ -87,6 +92,25 @@ func (m *Manager) launchElsewhere(ctx context.Context, first ID) error {
 		return fmt.Errorf("launch %s again: %w", l.Type, err)
 	}
 	return nil
+}
+
+// notAgain writes down that a stop was asked for while a sick machine is being ended:
+// whichever process would make the second try, it is not made.
+func (m *Manager) notAgain(ctx context.Context, l Lease) (Lease, error) {
+	for l.Reason == GPUUnhealthy && l.State == Stopping {
+		l.Reason, l.Detail = Stopped, "stop was asked for; its machine was sick: "+l.Detail
+		written, err := m.Store.Update(ctx, l, "stop was asked for, so it is not launched again")
+		if err == nil {
+			return written, nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return l, ledgerError("write down that it is not to be launched again", err).of(l.ID)
+		}
+		if l, err = m.get(ctx, l.ID); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
 }
 
 // elsewhere puts the region of the sick machine last, and refuses a higher price

@@ -50,6 +50,10 @@ type Config struct {
 	// with require_guard refuses the launch. Nil: this process is the guard.
 	EnsureGuard func(ctx context.Context) error
 
+	// MayAsk reports whether a principal may still ask for anything here: nothing is
+	// launched again for one whose token was revoked. Nil: all may.
+	MayAsk func(principal string) bool
+
 	// NoLaunch leaves what was approved to other processes: this one is about to end,
 	// and starts nobody who would guard it.
 	NoLaunch bool
@@ -168,6 +172,9 @@ func New(c Config) (*Manager, error) {
 	}
 	if c.EnsureGuard == nil {
 		c.EnsureGuard = func(context.Context) error { return nil }
+	}
+	if c.MayAsk == nil {
+		c.MayAsk = func(string) bool { return true }
 	}
 	if c.Crash == nil {
 		c.Crash = func(string) {}

@@ -11,17 +11,23 @@ import (
 
 // look is when a listing was made: what it shows was true at some moment
 // between the two. Each conclusion takes the one that is safe for it. Where the
-// time is in doubt, nothing that costs money is dated by it.
+// time is in doubt, nothing that costs money is dated by it, and where it is not, still
+// by the cloud's clock if that makes it more.
 type look struct {
 	from, to time.Time
 	sure     bool
+	off      time.Duration // of the cloud's clock from our time
 }
+
+// billedFrom and billedTo are the look's ends for what costs money.
+func (at look) billedFrom() time.Time { return at.from.Add(min(at.off, 0)) }
+func (at look) billedTo() time.Time   { return at.to.Add(max(at.off, 0)) }
 
 // lookSince dates a listing that was begun at our clock's before, after its
 // answer has told the cloud's time.
 func (m *Manager) lookSince(before time.Time) look {
 	to := m.now()
-	return look{from: to.Add(before.Round(0).Sub(m.Now().Round(0))), to: to, sure: m.timeIsSure()}
+	return look{from: to.Add(before.Round(0).Sub(m.Now().Round(0))), to: to, sure: m.timeIsSure(), off: m.clock.off()}
 }
 
 // present takes in that the cloud shows the lease's instance.
@@ -46,8 +52,8 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	if inst.Status != lambda.StatusBooting {
 		r.up[l.ID] = true
 	}
-	if !r.up[l.ID] && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.from.After(l.BillingFrom) {
-		l.BillingFrom = at.from // not billed up to here
+	if !r.up[l.ID] && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.billedFrom().After(l.BillingFrom) {
+		l.BillingFrom = at.billedFrom() // not billed up to here
 	}
 	dearer := false
 	if price := policy.Cents(int64(inst.InstanceType.PriceCentsPerHour)); price > l.Price {
@@ -57,7 +63,7 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 		if !at.sure {
 			return nil // the next listing says it again
 		}
-		l.GoneAt = at.to
+		l.GoneAt = at.billedTo()
 		return r.gone(ctx, l, "the cloud shows it as terminated")
 	}
 	if l != was {
@@ -147,7 +153,7 @@ func (r *reconciler) absent(ctx context.Context, l Lease, at look) error {
 			}
 		}
 		if gone {
-			l.GoneAt = m.now() // not when it was first missing: listings that are behind lack what runs
+			l.GoneAt = m.now().Add(max(m.clock.off(), 0)) // not when it was first missing: listings that are behind lack what runs
 			return r.gone(ctx, l, "the cloud does not list it any more")
 		}
 	}

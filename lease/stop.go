@@ -18,6 +18,9 @@ func (m *Manager) Stop(ctx context.Context, id ID) (Lease, error) {
 		m.freshUse(ctx, l, lastLook)
 	}
 	l, err := m.stop(ctx, id, Stopped, "stop was asked for")
+	if err == nil && l.Reason == GPUUnhealthy && l.State == Stopping {
+		l, err = m.notAgain(ctx, l)
+	}
 	if err != nil || l.State != Stopping {
 		return l, err
 	}

@@ -13,9 +13,14 @@ type origin struct {
 }
 
 // Origin says where the policy comes from: the file and the rules that were given outside
-// of it, not what they say now. Two sources with the same origin are the same policy.
+// of it, not what they say now. Two sources with the same origin are the same policy. A
+// file that was there has to be there for whoever reads the policy anew: a request that was
+// made under it is not decided by the defaults.
 func (s *Source) Origin() string {
-	text, err := json.Marshal(origin{s.Path, s.Explicit, s.Sets})
+	s.mu.Lock()
+	explicit := s.Explicit || s.seen
+	s.mu.Unlock()
+	text, err := json.Marshal(origin{s.Path, explicit, s.Sets})
 	if err != nil { // strings and a bool only
 		panic(err)
 	}

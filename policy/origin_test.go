@@ -31,3 +31,24 @@ func TestSourceFromItsOrigin(t *testing.T) {
 	_, err = policy.SourceFrom("/etc/policy.yaml")
 	require.Error(t, err)
 }
+
+// In the default place a file need not be there. One that was is not forgotten.
+func TestOriginOfAFileInTheDefaultPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	s := &policy.Source{Path: path}
+	_, err := s.Current()
+	require.NoError(t, err)
+	again, err := policy.SourceFrom(s.Origin())
+	require.NoError(t, err)
+	_, err = again.Current()
+	require.NoError(t, err, "there was none, and there is none")
+
+	require.NoError(t, os.WriteFile(path, []byte("caps: {per_day: 7}\n"), 0o600))
+	_, err = s.Current()
+	require.NoError(t, err)
+	again, err = policy.SourceFrom(s.Origin())
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	_, err = again.Current()
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

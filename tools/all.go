@@ -64,15 +64,15 @@ type Deps struct {
 	// Remote says that agents are on other computers: what touches this one's disk or
 	// ports is left out unless there are Roots, and ports are left out in any case.
 	Remote bool
-	// Denied are local directories that sync_files never sends anything of, also
-	// where they lie below a root: gpulease's own state, keys and settings.
+	// Denied are local directories and files that sync_files never sends anything of,
+	// also where they lie below a root: gpulease's own state, keys and settings.
 	// Absolute; what is not there is no error.
 	Denied []string
 	// Secrets are texts of this program's own that no output of a job is to show;
 	// nil for none.
 	Secrets func() []string
 	// Kept are further local files, beside Denied, that fetch_files must not be able to
-	// overwrite: the policy in force, the ledger, the API key. Absolute.
+	// overwrite: the policy in force, the ledger, the API key, the program. Absolute.
 	Kept []string
 }
 

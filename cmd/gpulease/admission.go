@@ -81,6 +81,15 @@ func (d *admission) Has(principal string) (bool, error) {
 	return d.tokens.Has(principal)
 }
 
+// mayAsk reports whether a principal would be let in now.
+func (d *admission) mayAsk(principal string) bool {
+	if needed, err := d.Required(); err == nil && !needed {
+		return true
+	}
+	ok, err := d.Has(principal)
+	return err == nil && ok
+}
+
 // oauth is what clients are told of the issuer, nil where there is none.
 func (d *admission) oauth(scope string) *server.OAuth {
 	if d.issuer == nil {

@@ -30,7 +30,8 @@ type app struct {
 	guard   string
 	log     *slog.Logger
 	closers []func() error
-	key     atomic.Pointer[lambda.Key] // once it is known
+	key     atomic.Pointer[lambda.Key]                  // once it is known
+	mayAsk  atomic.Pointer[func(principal string) bool] // where principals come by tokens
 
 	offering sync.Mutex
 	offered  time.Time         // when this process last started a keeper beside an older one
@@ -126,6 +127,10 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
+		MayAsk: func(principal string) bool {
+			may := a.mayAsk.Load()
+			return may == nil || (*may)(principal)
+		},
 		EnsureGuard: guard, NoLaunch: guard == nil && role != lease.GuardServer && role != lease.GuardKeeper,
 		Guard: a.guard, Logger: log, Crash: hooks.crash,
 	})

@@ -104,23 +104,33 @@ func (o *serving) run(c *cobra.Command) error {
 
 // tools are those that were chosen, with these directories.
 func (o *serving) tools(a *app, roots []string) ([]tools.Tool, error) {
-	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.ownDirs(), Secrets: a.secrets, Kept: o.s.ownFiles(), Remote: o.transport == "http"}))
+	return o.choice.Of(tools.All(tools.Deps{Leases: a.manager, Roots: roots, Denied: o.s.private(), Secrets: a.secrets, Kept: o.s.ownFiles(), Remote: o.transport == "http"}))
 }
 
-// ownDirs hold keys, ledger and settings: no agent sends them anywhere. A policy
-// file that was named may lie among an agent's own files.
-func (s *settings) ownDirs() []string {
-	dirs := []string{s.stateDir}
+// private is what no agent sends anywhere: the directories that hold keys, ledger and
+// settings, and the files of key and ledger wherever they were put. A policy file that
+// was named may lie among an agent's own files.
+func (s *settings) private() []string {
+	paths := []string{s.stateDir}
 	if !s.policyIsGiven {
-		dirs = append(dirs, filepath.Dir(s.policyPath))
+		paths = append(paths, filepath.Dir(s.policyPath))
 	}
-	return dirs
+	if s.keyFile != "" {
+		paths = append(paths, s.keyFile)
+	}
+	if !ledger.OnServer(s.ledgerPath) {
+		paths = append(paths, s.ledgerPath, s.ledgerPath+"-wal", s.ledgerPath+"-shm")
+	}
+	return paths
 }
 
 // ownFiles are what must not be overwritten by what comes from a machine, wherever
-// they lie.
+// they lie. A keeper goes on as the program that takes the place of its own.
 func (s *settings) ownFiles() []string {
 	files := []string{s.policyPath}
+	if program, err := programPath(); err == nil {
+		files = append(files, program)
+	}
 	if !ledger.OnServer(s.ledgerPath) {
 		files = append(files, s.ledgerPath)
 	}

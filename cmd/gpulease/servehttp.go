@@ -86,6 +86,8 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, core server.Config, roo
 	if err != nil {
 		return errors.Join(err, on.Close(), a.close())
 	}
+	mayAsk := auth.mayAsk
+	a.mayAsk.Store(&mayAsk)
 	if !server.IsLoopback(on.Addr().String()) && o.web.cert == "" {
 		a.log.Warn("tokens cross the network unencrypted: give --tls-cert and --tls-key, unless a proxy in front speaks https")
 	}
