@@ -61,7 +61,7 @@ type Left struct {
 
 // Fetch brings files and directories into the local directory dst. A relative path lands under its own name below
 // dst, an absolute one under its name without the leading slash. Directories come with all files below them, and with
-// those links that lead further down; empty directories, other links, special files and what is named .git do not come.
+// those links that lead further down; empty directories, other links, special files and what this computer would run (see [RunsHere]) do not come.
 // A path that is itself a link is followed.
 //
 // A path with "*", "?", "[a-z]" or "**" (any number of directories) is a pattern, unless a file of that very name is

@@ -222,16 +222,17 @@ func TestFetchOverABadNetwork(t *testing.T) {
 	}
 }
 
-// git runs the hooks and settings that it finds, so a machine that is not trusted must not be able to leave any here.
-func TestFetchBringsNothingOfGit(t *testing.T) {
+// git, agent hosts and shells run the hooks and settings that they find, so a machine that is not trusted must not be able
+// to leave any here.
+func TestFetchBringsNothingThatIsRunHere(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, target remote.Target, home string, _ *proxy) {
-		for _, name := range []string{"proj/.git/hooks/pre-commit", "proj/.GIT/config", "proj/deep/.git", "proj/.gitignore", "proj/a.git/x", "proj/b"} {
+		for _, name := range []string{"proj/.git/hooks/pre-commit", "proj/.GIT/config", "proj/deep/.git", "proj/.gitignore", "proj/a.git/x", "proj/b", "proj/.mcp.json", "proj/sub/.Claude/settings.json", "proj/.envrc", ".gpulease/jobs/x/order"} {
 			write(t, filepath.Join(home, name), name)
 		}
 		require.NoError(t, os.Symlink("b", filepath.Join(home, "proj", "deep", ".Git")))
 		dst := t.TempDir()
-		sum, err := newPool(t, remote.Config{}).Fetch(testContext(t), target, []string{"proj", "proj/.git/hooks/*"}, dst, remote.FetchOptions{})
+		sum, err := newPool(t, remote.Config{}).Fetch(testContext(t), target, []string{"proj", "proj/.git/hooks/*", ".gpulease"}, dst, remote.FetchOptions{})
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{
 			"proj/.gitignore": "proj/.gitignore", "proj/a.git/x": "proj/a.git/x", "proj/b": "proj/b",
@@ -240,6 +241,6 @@ func TestFetchBringsNothingOfGit(t *testing.T) {
 		for _, s := range sum.Skipped {
 			skipped = append(skipped, s.Path)
 		}
-		require.Equal(t, []string{"proj/.GIT", "proj/.git", "proj/deep/.Git", "proj/deep/.git"}, skipped)
+		require.Equal(t, []string{".gpulease", "proj/.GIT", "proj/.envrc", "proj/.git", "proj/.mcp.json", "proj/deep/.Git", "proj/deep/.git", "proj/sub/.Claude"}, skipped)
 	})
 }

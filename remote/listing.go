@@ -24,7 +24,7 @@ type listing struct {
 	files  []remoteFile
 	closed []string
 	odd    []string
-	git    map[string]bool // directories named .git
+	run    map[string]bool // what this computer would run or obey
 	links  []struct{ name, target string }
 }
 
@@ -69,7 +69,7 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 }
 
 func parseListing(r reply, asked int) (listing, error) {
-	l := listing{hashed: r.get("hashed") == "yes", ranged: r.get("ranged") == "yes", git: map[string]bool{}}
+	l := listing{hashed: r.get("hashed") == "yes", ranged: r.get("ranged") == "yes", run: map[string]bool{}}
 	total, err := r.numbers("total", 1)
 	if err != nil {
 		return l, err
@@ -89,7 +89,7 @@ func parseListing(r reply, asked int) (listing, error) {
 	l.closed, l.odd = splitList(parts[2]), splitList(parts[3])
 	targets := splitList(parts[4])
 	for i := 0; i+1 < len(targets); i += 2 {
-		if name := landing(targets[i]); validName(name) && filepath.IsLocal(name) && !l.ofGit(name) {
+		if name := landing(targets[i]); validName(name) && filepath.IsLocal(name) && !l.isRun(name) {
 			l.links = append(l.links, struct{ name, target string }{name, targets[i+1]})
 		}
 	}
@@ -119,7 +119,7 @@ func (l *listing) addFiles(names, stats, hashes []string) error {
 				return fmt.Errorf("%w: hash %q of %s", ErrMachine, f.hash, name)
 			}
 		}
-		if !seen[f.name] && !l.ofGit(f.name) {
+		if !seen[f.name] && !l.isRun(f.name) {
 			seen[f.name] = true
 			l.files = append(l.files, f)
 		}
@@ -127,17 +127,13 @@ func (l *listing) addFiles(names, stats, hashes []string) error {
 	return nil
 }
 
-// ofGit reports whether a path is a directory named .git or lies in one, and takes that directory down. git runs what
-// the hooks and settings there name, so whoever writes them on the machine would run programs here.
-func (l *listing) ofGit(name string) bool {
-	for at, part := 0, ""; at < len(name); at += len(part) + 1 {
-		part, _, _ = strings.Cut(name[at:], "/")
-		if strings.EqualFold(part, ".git") {
-			l.git[name[:at+len(part)]] = true
-			return true
-		}
+// isRun reports whether a path is one that this computer would run or obey, and takes down what leads to it.
+func (l *listing) isRun(name string) bool {
+	part, yes := RunsHere(name)
+	if yes {
+		l.run[part] = true
 	}
-	return false
+	return yes
 }
 
 // note takes down what will not come, and makes the links that may.
@@ -156,8 +152,8 @@ func (j *fetching) note(there listing, asked []wanted) {
 	for _, name := range there.odd {
 		j.skipped = append(j.skipped, Skipped{landing(name), "not a file"})
 	}
-	for name := range there.git {
-		j.skipped = append(j.skipped, Skipped{name, "git would run what its hooks and settings name"})
+	for name := range there.run {
+		j.skipped = append(j.skipped, Skipped{name, "programs of this computer run or obey what is named so"})
 	}
 	for _, l := range there.links {
 		if reason := j.link(l.name, l.target); reason != "" {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/remote"
 )
 
 // confine gives the real path of a local directory that an agent has named, if
@@ -67,8 +68,12 @@ func confineNew(dir string, roots, denied, kept []string) (string, error) {
 	if inside(real, denied) {
 		return "", pathDenied(dir, "it lies within gpulease's own state or settings", nil)
 	}
-	if slices.ContainsFunc(strings.Split(filepath.ToSlash(real), "/"), func(part string) bool { return strings.EqualFold(part, ".git") }) {
-		return "", pathDenied(dir, "git runs what its hooks and settings name, so nothing from a machine is written there", nil)
+	for _, root := range roots {
+		if below, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(below) {
+			if part, yes := remote.RunsHere(filepath.ToSlash(below)); yes {
+				return "", pathDenied(dir, fmt.Sprintf("programs of this computer run or obey what is in %q, so nothing from a machine is written there", part), nil)
+			}
+		}
 	}
 	for _, own := range slices.Concat(denied, kept) {
 		if inside(own, []string{real}) || inside(resolved(own), []string{real}) {
