@@ -53,6 +53,14 @@ model: ## the long form of the random sequences in virtual time: 10,000 of them 
 inspector: build ## drive the loop with the public MCP inspector (needs npm)
 	test/inspector/run
 
+.PHONY: hosts
+hosts: build ## take the loop with Claude Code and Codex, their models played by a stand-in (needs npm)
+	test/hosts/run
+
+.PHONY: conformance
+conformance: build ## run the public MCP conformance suite against the server over HTTP (needs npm)
+	test/conformance/run
+
 .PHONY: live-smoke
 live-smoke: build ## the whole loop on the real cloud; costs money: GPULEASE_LIVE=1 LAMBDA_API_KEY=... LIMIT_USD=2 [TYPE=...]
 	$(BIN) smoke --limit-usd $(LIMIT_USD) $(if $(TYPE),--type $(TYPE))

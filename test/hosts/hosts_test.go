@@ -65,6 +65,7 @@ func (h *hosted) understood(p Prompt, tools ...string) {
 }
 
 func TestClaudeCodeOverStdio(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	said := s.run(s.program, "install", "--client", "claude-code")
 	require.Contains(t, said, "gpulease is now in "+filepath.Join(s.home, ".claude.json"))
@@ -76,6 +77,7 @@ func TestClaudeCodeOverStdio(t *testing.T) {
 }
 
 func TestClaudeCodeOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	token := strings.TrimSpace(s.run(s.program, "token", "create", "claude"))
 	var ready struct {
@@ -93,6 +95,7 @@ func TestClaudeCodeOverHTTP(t *testing.T) {
 }
 
 func TestCodexOverStdio(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	m, err := StartResponses()
 	require.NoError(t, err)
@@ -107,7 +110,7 @@ wire_api = "responses"
 	said := s.run(s.program, "install", "--client", "codex")
 	require.Contains(t, said, "gpulease is now in "+filepath.Join(s.home, ".codex/config.toml"))
 	codex := func(m *Model, args ...string) *hosted {
-		args = append([]string{"exec", "--skip-git-repo-check", "--json", "-c", `model_providers.standin.base_url="`+m.URL+`/v1"`}, args...)
+		args = append([]string{"exec", "--skip-git-repo-check", "--json", "-c", `model_providers.standin.base_url="` + m.URL + `/v1"`}, args...)
 		return s.host(m, "mcp__gpulease", "mcp__gpulease__", filepath.Join(s.npm, "node_modules/.bin/codex"), append(args, "go")...)
 	}
 

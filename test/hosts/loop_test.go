@@ -64,6 +64,7 @@ func (h *hosted) refused(code, tool string, args map[string]any) string {
 	h.t.Helper()
 	seen := h.call(tool, args)
 	require.Contains(h.t, seen.Text, "error "+code+": ", tool)
+	require.Equal(h.t, h.space == "", seen.Error, "only the Messages API can mark an error")
 	require.Contains(h.t, seen.Text, "next: ", tool)
 	require.Contains(h.t, seen.Text, "retryable: ", tool)
 	return seen.Text

@@ -176,7 +176,7 @@ func (s *stage) alive() []string {
 // nothingLeft waits until no gpulease of this person runs any more: servers end
 // with their hosts, keepers with the last lease.
 func (s *stage) nothingLeft() {
-	deadline := time.Now().Add(45 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	for {
 		left := s.processes()
 		if len(left) == 0 {
