@@ -96,7 +96,7 @@ func (s *stage) command(ctx context.Context, name string, args ...string) *exec.
 // run is a command that ends by itself, well.
 func (s *stage) run(name string, args ...string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := s.command(ctx, name, args...)
