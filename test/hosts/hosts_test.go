@@ -73,7 +73,7 @@ func TestClaudeCodeOverStdio(t *testing.T) {
 	h.claudeLoads()
 	h.loop(filepath.Join(s.project, "results"))
 	h.finish()
-	require.Contains(t, s.run(s.program, "spend"), "claude-code", "the host's name is the principal")
+	s.onlyLease("claude-code", "toolu_standin_")
 }
 
 func TestClaudeCodeOverHTTP(t *testing.T) {
@@ -92,6 +92,7 @@ func TestClaudeCodeOverHTTP(t *testing.T) {
 	h.claudeLoads()
 	h.loop(filepath.Join(root, "claude", "results"))
 	h.finish()
+	s.onlyLease("claude", "toolu_standin_")
 }
 
 func TestCodexOverStdio(t *testing.T) {
@@ -131,4 +132,5 @@ wire_api = "responses"
 	h.understood(p, "list_capacity", "launch_lease", "run_command", "stop_lease", "get_lease", "fetch_files")
 	h.loop(filepath.Join(s.project, "results"))
 	h.finish()
+	s.onlyLease("codex", "call_")
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/ledger"
 )
 
 // installed is where `make hosts` has put the hosts.
@@ -171,6 +173,20 @@ func (s *stage) alive() []string {
 		}
 	}
 	return alive
+}
+
+// onlyLease fails unless the ledger has one lease: of that principal, launched under
+// the identifier that the host itself gave the call, so that a repeat is no other.
+func (s *stage) onlyLease(principal, call string) {
+	s.t.Helper()
+	db, err := ledger.Open(s.t.Context(), filepath.Join(s.home, ".local/state/gpulease/ledger.db"), ledger.Options{})
+	require.NoError(s.t, err)
+	defer db.Close()
+	all, err := db.List(s.t.Context(), 0)
+	require.NoError(s.t, err)
+	require.Len(s.t, all, 1)
+	require.Equal(s.t, principal, all[0].Principal)
+	require.Regexp(s.t, "^call "+call+"[0-9]+$", all[0].IdempotencyKey)
 }
 
 // nothingLeft waits until no gpulease of this person runs any more: servers end
