@@ -20,23 +20,23 @@ type answer struct {
 		Regions []string `json:"regions"`
 		Allowed bool     `json:"allowed"`
 	} `json:"offers"`
-	Lease     string   `json:"lease_id"`
-	State     string   `json:"state"`
-	Decision  string   `json:"decision"`
-	Worst     float64  `json:"worst_case_usd"`
-	Cost      *float64 `json:"cost_usd"`
-	Deadline  string   `json:"deadline"`
-	ExitCode  *int     `json:"exit_code"`
-	Stdout    string   `json:"stdout"`
-	Stderr    string   `json:"stderr"`
-	Bytes     int64    `json:"stdout_bytes"`
-	Truncated bool     `json:"truncated"`
-	Complete  bool     `json:"complete"`
-	Files     int      `json:"files"`
-	Dir       string   `json:"local_dir"`
-	Confirmed bool     `json:"confirmed"`
-	Warnings  []string `json:"warnings"`
-	Next      string   `json:"next"`
+	Lease     string          `json:"lease_id"`
+	State     string          `json:"state"`
+	Decision  string          `json:"decision"`
+	Worst     float64         `json:"worst_case_usd"`
+	Cost      *float64        `json:"cost_usd"`
+	Deadline  string          `json:"deadline"`
+	ExitCode  *int            `json:"exit_code"`
+	Stdout    string          `json:"stdout"`
+	Stderr    string          `json:"stderr"`
+	Bytes     int64           `json:"stdout_bytes"`
+	Truncated bool            `json:"truncated"`
+	Complete  bool            `json:"complete"`
+	Files     int             `json:"files"`
+	Dir       string          `json:"local_dir"`
+	Confirmed bool            `json:"confirmed"`
+	Warnings  []string        `json:"warnings"`
+	Next      json.RawMessage `json:"next"` // a text, or a text with a call
 }
 
 // largest is what an answer may have unless more is asked for; see docs/tools.md.
@@ -94,7 +94,7 @@ func (h *hosted) loop(files string) {
 
 	l := h.ok("launch_lease", map[string]any{"type": typ, "ttl_minutes": 8, "purpose": "a test of hosts"})
 	require.NotEmpty(h.t, l.Lease)
-	require.Contains(h.t, l.Next, "get_lease")
+	require.Contains(h.t, string(l.Next), "get_lease")
 	lease := map[string]any{"lease_id": l.Lease}
 	for range 8 {
 		if l.State == "ready" {
