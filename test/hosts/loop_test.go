@@ -82,15 +82,7 @@ func (h *hosted) loop(files string) {
 	}
 	require.NotEmpty(h.t, typ)
 
-	quote := h.ok("launch_lease", map[string]any{"type": typ, "ttl_minutes": 8, "dry_run": true})
-	require.Equal(h.t, "allow", quote.Decision)
-	require.Positive(h.t, quote.Worst)
-	text := h.refused("policy_denied", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 6000})
-	require.Contains(h.t, text, "max_ttl")
-	text = h.refused("invalid_input", "launch_lease", map[string]any{"type": typ, "ttl_minute": 8})
-	require.Contains(h.t, text, "ttl_minutes", "the nearest name that there is")
-	h.refused("lease_not_found", "get_lease", map[string]any{"lease_id": "abcdefghijkl"})
-	require.Zero(h.t, h.launches(), "nothing was launched so far")
+	h.mistakes(typ)
 
 	l := h.ok("launch_lease", map[string]any{"type": typ, "ttl_minutes": 8, "purpose": "a test of hosts"})
 	require.NotEmpty(h.t, l.Lease)
@@ -136,4 +128,18 @@ func (h *hosted) loop(files string) {
 	require.Empty(h.t, h.alive(), "the cloud agrees")
 	h.refused("lease_ended", "run_command", map[string]any{"lease_id": l.Lease, "command": "true"})
 	require.Equal(h.t, 1, h.launches())
+}
+
+// mistakes are a quote, and what agents get wrong; nothing is launched by them.
+func (h *hosted) mistakes(typ string) {
+	h.t.Helper()
+	quote := h.ok("launch_lease", map[string]any{"type": typ, "ttl_minutes": 8, "dry_run": true})
+	require.Equal(h.t, "allow", quote.Decision)
+	require.Positive(h.t, quote.Worst)
+	text := h.refused("policy_denied", "launch_lease", map[string]any{"type": typ, "ttl_minutes": 6000})
+	require.Contains(h.t, text, "max_ttl")
+	text = h.refused("invalid_input", "launch_lease", map[string]any{"type": typ, "ttl_minute": 8})
+	require.Contains(h.t, text, "ttl_minutes", "the nearest name that there is")
+	h.refused("lease_not_found", "get_lease", map[string]any{"lease_id": "abcdefghijkl"})
+	require.Zero(h.t, h.launches(), "nothing was launched so far")
 }
