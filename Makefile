@@ -53,6 +53,18 @@ model: ## the long form of the random sequences in virtual time: 10,000 of them 
 inspector: build ## drive the loop with the public MCP inspector (needs npm)
 	test/inspector/run
 
+.PHONY: hosts
+hosts: build ## take the loop with Claude Code and Codex, their models played by a stand-in (needs npm)
+	test/hosts/run
+
+.PHONY: conformance
+conformance: build ## run the public MCP conformance suite against the server over HTTP (needs npm)
+	test/conformance/run
+
+.PHONY: fuzz
+fuzz: ## random arguments to every tool; the simulated cloud is the witness (TIME=5m)
+	CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz '^FuzzTools$$' -fuzztime $(or $(TIME),5m) ./cmd/gpulease
+
 .PHONY: live-smoke
 live-smoke: build ## the whole loop on the real cloud; costs money: GPULEASE_LIVE=1 LAMBDA_API_KEY=... LIMIT_USD=2 [TYPE=...]
 	$(BIN) smoke --limit-usd $(LIMIT_USD) $(if $(TYPE),--type $(TYPE))
