@@ -78,8 +78,8 @@ func (c *Client) Sign(msg string) string { return c.key.Sign(msg) }
 // Verify checks what [Client.Sign] made.
 func (c *Client) Verify(msg, mac string) bool { return c.key.Verify(msg, mac) }
 
-// ClockSkew is the service's clock minus the local one, from the Date header of the newest answer. It is good to about
-// one second plus the length of that request. answer counts the answers so far, so that one of them is never taken for two; it is
+// ClockSkew is the service's clock minus the local one, from the Date header of the newest answer. It is good to
+// half a second plus half of that request's length, and 0 where it is no more than that. answer counts the answers so far, so that one of them is never taken for two; it is
 // 0 before the first.
 func (c *Client) ClockSkew() (d time.Duration, answer uint64) { return c.skew.get() }
 

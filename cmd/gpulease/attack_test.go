@@ -104,7 +104,12 @@ func TestDeadlineOfAServerThatIsLost(t *testing.T) {
 	id, deadline := h.short()
 	keeper := w.program("keeper")
 	require.NoError(t, keeper.Start())
-	t.Cleanup(func() { _ = keeper.Wait() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = keeper.Process.Kill()
+		}
+		_ = keeper.Wait()
+	})
 	require.Eventually(t, w.keeperRuns, 10*time.Second, 20*time.Millisecond)
 	suspended, wake := id, h.suspend()
 	losses = append(losses, loss{"suspended", w, deadline})

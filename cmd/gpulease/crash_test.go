@@ -53,6 +53,7 @@ func spring(trap string) {
 	if signal == syscall.SIGKILL {
 		select {} // not one step further
 	}
+	time.Sleep(100 * time.Millisecond) // it takes a moment until all threads stand still
 }
 
 // trap is a point at which the next process of a kind that gets there dies.
