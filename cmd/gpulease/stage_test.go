@@ -268,7 +268,8 @@ func (c *stage) verdict() {
 //   - the end is proven by the first listing that a living process makes after it,
 //     or by the second, where the first one leaves the time in doubt.
 //
-// What the cloud's clock was moved on by unseen is in neither.
+// What the cloud's clock was moved on by unseen is in neither, unless it is less than a minute: then the
+// end is dated by that clock and the begin by ours, for a bill may be so, too.
 //
 // Where that span and the bill begin the same minutes, it is the bill plus at most one minute.
 func (c *stage) most(l lease.Lease) policy.Money {
@@ -296,5 +297,9 @@ func (c *stage) most(l lease.Lease) policy.Money {
 	if proof.Before(after) {
 		proof = after
 	}
-	return l.Price.For(proof.Add(time.Second).Sub(from) - c.skipped) // it is dated when the answer is there
+	unseen := c.skipped
+	if unseen <= time.Minute {
+		unseen = 0
+	}
+	return l.Price.For(proof.Add(time.Second).Sub(from) - unseen) // it is dated when the answer is there
 }
