@@ -64,8 +64,9 @@ func (m *Manager) endStrays(ctx context.Context, instances []lambda.Instance) (f
 // instance is looked for once more: a cloud can deny for minutes what it bills.
 const returnsWithin = 15 * time.Minute
 
-// MayReturn reports whether a lease has just ended of which the cloud has neither
-// accepted a stop nor shown an end. Until its time is over, sweeps are made each minute.
+// MayReturn reports whether a lease has just ended whose instance the cloud has named, and of
+// which it has neither accepted a stop nor shown an end. Until its time is over, sweeps are made
+// each minute. One that never showed has had its time to appear.
 func (m *Manager) MayReturn(ctx context.Context) (bool, error) {
 	newest, err := m.Store.List(ctx, 100)
 	if err != nil {
@@ -74,7 +75,7 @@ func (m *Manager) MayReturn(ctx context.Context) (bool, error) {
 	now := m.now()
 	return slices.ContainsFunc(newest, func(l Lease) bool {
 		since := now.Sub(l.EndedAt)
-		return l.State == Ended && l.Missing > 0 && l.TerminateAt.IsZero() && since >= 0 && since < returnsWithin
+		return l.State == Ended && l.InstanceID != "" && l.Missing > 0 && l.TerminateAt.IsZero() && since >= 0 && since < returnsWithin
 	}), nil
 }
 

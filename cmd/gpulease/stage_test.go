@@ -301,5 +301,6 @@ func (c *stage) most(l lease.Lease) policy.Money {
 	if unseen <= time.Minute {
 		unseen = 0
 	}
-	return l.Price.For(proof.Add(time.Second).Sub(from) - unseen) // it is dated when the answer is there
+	// It is dated when the answer is there, and how far the clocks are apart is known to a second or two.
+	return l.Price.For(proof.Add(4*time.Second).Sub(from) - unseen)
 }
