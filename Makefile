@@ -29,8 +29,8 @@ build: ## build bin/gpulease, one static binary
 test: lint ## vet, lint and run all tests (with the race detector where there is a C compiler)
 	@test -n "$(TESTFLAGS)" || echo 'left out: the race detector (no C compiler found)'
 	@# That of the program is about real processes and their deadlines, so nothing runs beside it.
-	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 20m ./cmd/gpulease
-	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 20m $$($(GO) list ./... | grep -v '/cmd/gpulease$$')
+	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 30m ./cmd/gpulease
+	$(TESTENV) $(GO) test $(TESTFLAGS) -timeout 45m $$($(GO) list ./... | grep -v '/cmd/gpulease$$')
 
 .PHONY: crash
 crash: ## kill -9 at every step of a lease, by server, keeper and command, and check what is left
