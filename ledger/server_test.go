@@ -180,11 +180,12 @@ func TestDefaultsOfTheRoleChangeNothing(t *testing.T) {
 	l := reserve(t, db, intent("a", 1))
 
 	s.Exec(t, "ALTER ROLE odd SET search_path = "+other)
-	s.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'odd'")
+	s.Exec(t, "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'odd'") // and waits for their ends
 	got, err := db.Get(t.Context(), l.ID)
 	require.NoError(t, err, "new connections go where the first ones went")
 	require.Equal(t, l, got)
 	testCap(t, open(t, s.AddressOf("odd", "x")))
+	reserve(t, db, intent("b", 1)) // on a new connection, which is the one that is asked now
 	mode, err := db.Setting(t.Context(), "synchronous_commit")
 	require.NoError(t, err)
 	require.Equal(t, "on", mode)
