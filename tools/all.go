@@ -90,7 +90,7 @@ func All(d Deps) []Tool {
 		readOutput(d.Leases, hidden),
 		cancelJob(d.Leases),
 		syncFiles(d.Leases, d.Roots, d.Denied),
-		fetchFiles(d.Leases, d.Roots, d.Denied, d.Kept),
+		fetchFiles(d.Leases, d.Roots, d.Denied, d.Kept, hidden),
 		forwardPort(d.Leases),
 		spendReport(d.Leases),
 	}

@@ -20,15 +20,16 @@ type fetchIn struct {
 }
 
 type fetchOut struct {
-	Complete    bool     `json:"complete"`
-	LocalDir    string   `json:"local_dir"`
-	Files       int      `json:"files"`
-	Bytes       int64    `json:"bytes" jsonschema:"-"`
-	Fetched     []string `json:"fetched,omitempty"`
-	Missing     []string `json:"missing,omitempty" jsonschema:"-"`
-	Left        []string `json:"left,omitempty" jsonschema:"-"`
-	Skipped     []string `json:"skipped,omitempty" jsonschema:"-"`
-	Manifest    string   `json:"manifest,omitempty" jsonschema:"-"`
+	Complete    bool      `json:"complete"`
+	LocalDir    string    `json:"local_dir"`
+	Files       int       `json:"files"`
+	Bytes       int64     `json:"bytes" jsonschema:"-"`
+	Fetched     []string  `json:"fetched,omitempty"`
+	Tests       *testsOut `json:"tests,omitempty" jsonschema:"-"`
+	Missing     []string  `json:"missing,omitempty" jsonschema:"-"`
+	Left        []string  `json:"left,omitempty" jsonschema:"-"`
+	Skipped     []string  `json:"skipped,omitempty" jsonschema:"-"`
+	Manifest    string    `json:"manifest,omitempty" jsonschema:"-"`
 	leaseBeside `jsonschema:"-"`
 	advice
 }
@@ -39,7 +40,7 @@ const pathsShown = 20
 func fetchFiles(l interface {
 	Reader
 	Worker
-}, roots, denied, kept []string) Tool {
+}, roots, denied, kept []string, hidden *secrets) Tool {
 	return New(Def{
 		Name:  "fetch_files",
 		Title: "Bring files home from a lease",
@@ -72,6 +73,7 @@ func fetchFiles(l interface {
 			Fetched:     shownPaths(sum.Files, func(f remote.Fetched) string { return f.Path }),
 			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command for more; stop_lease when you are done")),
 		}
+		out.Tests = testsFetched(ctx, dir, sum.Files, func(text string) string { return string(hidden.mask(owner.ID, []byte(text))) })
 		out.Warnings = append(slices.Clone(out.Warnings), fetchWarnings(sum)...)
 		if err != nil {
 			out.Next = then("fetch_files", in.again(), "fetch_files with the same arguments: it goes on with what is left")
@@ -168,5 +170,5 @@ func (o fetchOut) Text() string {
 	if len(o.Missing) > 0 {
 		text += "\nmissing: " + strings.Join(o.Missing, ", ")
 	}
-	return text + o.lines()
+	return text + o.Tests.line() + o.lines()
 }

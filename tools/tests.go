@@ -3,6 +3,10 @@ package tools
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,6 +33,7 @@ type testFailure struct {
 const (
 	reportMost = 32 << 20 // bytes of output that are read for a report
 	reportPage = 2 << 20
+	reportHead = 4 << 10 // in which a file shows that it is one
 	reportTime = 10 * time.Second
 )
 
@@ -50,12 +55,20 @@ func testsOf(ctx context.Context, l Worker, j lease.Job, e remote.Excerpt, hidde
 	if !ok {
 		return nil
 	}
-	out := &testsOut{Passed: s.Passed, Failed: s.Failed, Skipped: s.Skipped, Partial: s.Partial || !whole}
-	cover := func(text string) string { return valid(string(hidden.mask(j.Lease.ID, []byte(text)))) }
-	for _, f := range s.Failures {
-		out.Failures = append(out.Failures, testFailure{Name: cover(f.Name), Text: cover(f.Text)})
-	}
+	out := &testsOut{}
+	out.add(s, whole, func(text string) string { return string(hidden.mask(j.Lease.ID, []byte(text))) })
 	return out
+}
+
+// add counts a report in, which was read whole or not.
+func (o *testsOut) add(s testreport.Summary, whole bool, cover func(string) string) {
+	o.Passed += s.Passed
+	o.Failed += s.Failed
+	o.Skipped += s.Skipped
+	o.Partial = o.Partial || s.Partial || !whole
+	for _, f := range s.Failures[:min(len(s.Failures), testreport.MaxFailures-len(o.Failures))] {
+		o.Failures = append(o.Failures, testFailure{Name: valid(cover(f.Name)), Text: valid(cover(f.Text))})
+	}
 }
 
 // readReport reads a job's whole stdout, and reports whether it came to its end.
@@ -73,6 +86,64 @@ func readReport(ctx context.Context, l Worker, jobID string, r *testreport.Reade
 		}
 	}
 	return false
+}
+
+// testsFetched sums up the test reports among files that have come home below dir, nil where there is none.
+func testsFetched(ctx context.Context, dir string, files []remote.Fetched, cover func(string) string) *testsOut {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	var out *testsOut
+	left := int64(reportMost)
+	for _, f := range files {
+		if ext := strings.ToLower(path.Ext(f.Path)); ext != ".xml" && ext != ".json" && ext != ".jsonl" {
+			continue
+		}
+		if left <= 0 || ctx.Err() != nil {
+			break
+		}
+		s, read, whole, ok := reportIn(root, f, left)
+		left -= read
+		if !ok {
+			continue
+		}
+		if out == nil {
+			out = &testsOut{}
+		}
+		out.add(s, whole, cover)
+	}
+	return out
+}
+
+// reportIn sums up the report in a file of at most so many bytes, and says how many were read and whether those were all.
+func reportIn(root *os.Root, f remote.Fetched, most int64) (s testreport.Summary, read int64, whole, ok bool) {
+	name := filepath.FromSlash(f.Path)
+	// What is not a file of ours any more could be a pipe that nobody writes to.
+	if is, err := root.Lstat(name); err != nil || !is.Mode().IsRegular() {
+		return s, 0, false, false
+	}
+	file, err := root.Open(name)
+	if err != nil {
+		return s, 0, false, false
+	}
+	defer file.Close()
+	head := make([]byte, reportHead)
+	n, err := io.ReadFull(file, head)
+	if head = head[:n]; !testreport.Looks(head) {
+		return s, int64(n), false, false
+	}
+	r := &testreport.Reader{}
+	_, _ = r.Write(head)
+	read = int64(n)
+	if whole = err != nil; !whole { // there is more than the head
+		rest, err := io.Copy(r, io.LimitReader(file, most-read))
+		read += rest
+		whole = err == nil && read >= f.Bytes
+	}
+	s, ok = r.Summary()
+	return s, read, whole, ok
 }
 
 // line is the tests for people.

@@ -1,14 +1,19 @@
 package tools_test
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/remote"
+	"github.com/gpulease/gpulease/tools"
 )
 
 const fewTests = `{"Action":"pass","Package":"p","Test":"TestA"}
@@ -61,4 +66,55 @@ func TestLongTestReportsAreReadWhole(t *testing.T) {
 	require.Equal(t, 100_001.0, got["tests"].(map[string]any)["passed"])
 	got, _ = answer(t, d, "read_output", `{"job_id":"`+jobID+`","offset":0}`)
 	require.NotContains(t, got, "tests", "that was not the end")
+}
+
+// What came home is summed up as well: each report among the files, and nothing that is none.
+func TestTestReportsThatWereFetchedAreSummedUp(t *testing.T) {
+	root := t.TempDir()
+	outside := filepath.Join(t.TempDir(), "secret.xml")
+	suite := func(n int, text string) string {
+		return `<?xml version="1.0"?><testsuites><testsuite name="s">` + strings.Repeat(`<testcase classname="m" name="ok"/>`, n) +
+			`<testcase classname="m" name="bad"><failure message="` + text + `">` + text + `</failure></testcase></testsuite></testsuites>`
+	}
+	require.NoError(t, os.WriteFile(outside, []byte(suite(9, "from elsewhere")), 0o600))
+	dir := filepath.Join(root, "results", string(leaseID))
+	files := map[string]string{
+		"out/junit.xml":  suite(3, "assert hunter2hunter2 == 5"),
+		"out/go.json":    fewTests,
+		"out/config.xml": `<?xml version="1.0"?><config/>`,
+		"out/data.json":  `{"loss": 1}`,
+		"out/log.txt":    suite(100, "not by its name"),
+		"out/empty.xml":  "",
+	}
+	d := &desk{row: ready()}
+	d.fetch = func(_ context.Context, _ []string, to string, _ remote.FetchOptions) (sum remote.FetchSummary, err error) {
+		require.Equal(t, dir, to)
+		require.NoError(t, os.MkdirAll(filepath.Join(to, "out"), 0o755))
+		for name, text := range files {
+			require.NoError(t, os.WriteFile(filepath.Join(to, name), []byte(text), 0o600))
+			sum.Files = append(sum.Files, remote.Fetched{Path: name, Bytes: int64(len(text))})
+		}
+		require.NoError(t, os.Symlink(outside, filepath.Join(to, "out", "link.xml")))
+		require.NoError(t, syscall.Mkfifo(filepath.Join(to, "out", "pipe.xml"), 0o600))
+		for _, odd := range []string{"out/link.xml", "out/pipe.xml", "out/gone.xml", "../../../secret.xml"} {
+			sum.Files = append(sum.Files, remote.Fetched{Path: odd, Bytes: 1 << 20})
+		}
+		return sum, nil
+	}
+	r, err := use(t, tools.Deps{Leases: d, Roots: []string{root}, Secrets: func() []string { return []string{"hunter2hunter2"} }}, "fetch_files", `{"lease_id":"abcdefghijkl","paths":["out"]}`)
+	require.NoError(t, err)
+	tests := fields(t, r)["tests"].(map[string]any)
+	require.Equal(t, []any{4.0, 2.0, 1.0}, []any{tests["passed"], tests["failed"], tests["skipped"]})
+	require.NotContains(t, tests, "partial")
+	require.Len(t, tests["first_failures"], 2)
+	require.Contains(t, r.Text, "\ntests: 4 passed, 2 failed, 1 skipped\n")
+	require.Contains(t, r.Text, "failed: p.TestB: b_test.go:7: wrong")
+	require.NotContains(t, r.Text, "hunter2")
+
+	// A report of which only a part came, or that is too long, says so.
+	files = map[string]string{"out/junit.xml": `<testsuites><testsuite>` + strings.Repeat(`<testcase classname="m" name="ok"/>`, 1_200_000)}
+	require.NoError(t, os.RemoveAll(dir))
+	r, err = use(t, tools.Deps{Leases: d, Roots: []string{root}}, "fetch_files", `{"lease_id":"abcdefghijkl","paths":["out"]}`)
+	require.NoError(t, err)
+	require.Equal(t, true, fields(t, r)["tests"].(map[string]any)["partial"])
 }
