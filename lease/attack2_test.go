@@ -193,7 +193,7 @@ func TestExtensionAtTheDeadlineIsNotEndedByOldNews(t *testing.T) {
 	k := newKit(t, lambdatest.Config{})
 	l := k.launch(lease.LaunchRequest{TTL: 10 * time.Minute})
 	l = k.untilState(l.ID, lease.Ready)
-	k.until(l.ID, "about to end", func(l lease.Lease) bool { return k.sim.Now().After(l.Deadline.Add(-3 * time.Second)) })
+	k.untilBy(l.ID, "about to end", time.Second, func(l lease.Lease) bool { return k.sim.Now().After(l.Deadline.Add(-3 * time.Second)) })
 	k.halt()
 	asked, write := make(chan struct{}), make(chan struct{})
 	agent, err := lease.New(lease.Config{

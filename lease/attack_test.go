@@ -71,15 +71,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 func TestLauncherThatSleepsBeforeItsCall(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 5 * time.Second })
-	k.halt()
-	marked, wake := make(chan struct{}), make(chan struct{})
-	k.crash = func(point string) {
-		if point == "launch-marked" {
-			close(marked)
-			<-wake
-		}
-	}
-	sleeper := k.doomed()
+	sleeper, marked, wake := k.doomed(func(point string) bool { return point == "launch-marked" })
 	woken := make(chan error, 1)
 	go func() {
 		_, err := sleeper.Launch(context.Background(), lease.LaunchRequest{Type: testType})
@@ -93,7 +85,7 @@ func TestLauncherThatSleepsBeforeItsCall(t *testing.T) {
 	require.Len(t, all, 1)
 	l := k.untilBy(all[0].ID, "over", 10*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
 	require.Equal(t, lease.Refused, l.Reason)
-	close(wake)
+	wake()
 	require.Error(t, <-woken)
 	k.pass(100, 10*time.Minute)
 	require.Zero(t, k.sim.LaunchCount())

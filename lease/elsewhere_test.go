@@ -196,24 +196,16 @@ func TestDeathAtEveryPointOfTheSecondTry(t *testing.T) {
 			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
 			k.sickThere("us-east-1")
-			dead, died := make(chan struct{}), make(chan struct{}, 100)
-			t.Cleanup(func() { close(dead) })
-			k.halt()
-			k.crash = func(p string) {
+			_, died, _ := k.doomed(func(p string) bool {
 				all, _ := k.db.List(context.Background(), 0)
-				over := len(all) > 0 && all[len(all)-1].State == lease.Ended
-				if over && p == point { // from here on none of its goroutines does anything
-					died <- struct{}{}
-					<-dead
-				}
-			}
-			k.doomed()
+				return p == point && len(all) > 0 && all[len(all)-1].State == lease.Ended
+			})
 			first := k.launch(lease.LaunchRequest{Elsewhere: true})
-			limit := time.Now().Add(20 * time.Second)
+			limit := time.Now().Add(2 * time.Minute)
 			for len(died) == 0 {
 				require.True(t, time.Now().Before(limit), "the point was never reached")
 				k.sim.Advance(time.Second)
-				time.Sleep(3 * time.Millisecond)
+				k.breathe()
 			}
 			launched := k.sim.LaunchCount()
 

@@ -1,12 +1,12 @@
 package lease_test
 
 import (
-	"context"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -177,28 +177,17 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
-			dead := make(chan struct{})
-			died := make(chan struct{}, 100)
-			t.Cleanup(func() { close(dead) })
-			// The manager that dies: from the point on none of its goroutines does anything.
-			k.halt()
-			k.crash = func(p string) {
-				if p == point {
-					died <- struct{}{}
-					<-dead
-				}
-			}
-			doomed := k.doomed()
+			doomed, died, _ := k.doomed(func(p string) bool { return p == point })
 			go func() {
-				l, err := doomed.Launch(context.Background(), lease.LaunchRequest{Type: testType, TTL: 20 * time.Minute})
+				l, err := doomed.Launch(t.Context(), lease.LaunchRequest{Type: testType, TTL: 20 * time.Minute})
 				if err == nil {
-					for doomed.Config.Store != nil {
-						got, err := doomed.Wait(context.Background(), l.ID, time.Second, func(l lease.Lease) bool { return l.State == lease.Ready })
+					for {
+						got, err := doomed.Wait(t.Context(), l.ID, time.Second, func(l lease.Lease) bool { return l.State == lease.Ready })
 						if err != nil || got.State == lease.Ready {
 							break
 						}
 					}
-					_, _ = doomed.Stop(context.Background(), l.ID)
+					_, _ = doomed.Stop(t.Context(), l.ID)
 				}
 			}()
 			stop := make(chan struct{})
@@ -209,14 +198,15 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 					select {
 					case <-stop:
 						return
-					case <-time.After(3 * time.Millisecond):
+					default:
 						k.sim.Advance(time.Second)
+						k.breathe()
 					}
 				}
 			}()
 			select {
 			case <-died:
-			case <-time.After(20 * time.Second):
+			case <-time.After(2 * time.Minute):
 				all, _ := k.db.List(t.Context(), 0)
 				require.Failf(t, "the point was never reached", "%+v", all)
 			}
@@ -240,12 +230,26 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 	}
 }
 
-// doomed is a manager that reconciles until its crash point and is never closed.
-func (k *kit) doomed() *lease.Manager {
+// doomed is a manager that reconciles and dies at a point: whichever of its goroutines come there do nothing any more, until
+// they are woken or the test is over.
+func (k *kit) doomed(at func(point string) bool) (m *lease.Manager, died <-chan struct{}, wake func()) {
+	k.halt()
+	dead, arrived := make(chan struct{}), make(chan struct{}, 100)
+	k.crash = func(p string) {
+		if at(p) {
+			arrived <- struct{}{}
+			<-dead
+		}
+	}
 	k.start(k.client(k.sim.APIKey()))
-	m := k.m
-	k.halt = func() {} // its goroutines stay where they died
-	return m
+	wake = sync.OnceFunc(func() { close(dead) })
+	bury := k.halt
+	k.halt = func() {}
+	k.t.Cleanup(func() { // before the manager is closed, which waits for them
+		wake()
+		bury()
+	})
+	return k.m, arrived, wake
 }
 
 func TestStopIsRetriedUntilConfirmed(t *testing.T) {

@@ -128,33 +128,20 @@ func TestDeathWhileTheHostKeyIsReplaced(t *testing.T) {
 	for _, point := range []string{"booted", "host-key-recording", "host-key-recorded", "switched, and nobody was told", "host-key-taken", "readying", "ready"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			dead, died := make(chan struct{}), make(chan struct{}, 100)
 			k := newKit(t, lambdatest.Config{}, rotates)
-			k.halt()
-			k.crash = func(p string) {
-				if p == point {
-					died <- struct{}{}
-					<-dead
-				}
-			}
-			k.start(k.client(k.sim.APIKey()))
-			doomed, bury := k.m, k.halt
-			k.halt = func() {} // its goroutines stay where they died, until all is over
-			t.Cleanup(func() {
-				close(dead)
-				bury()
-			})
+			doomed, died, _ := k.doomed(func(p string) bool { return p == point })
 			given, err := doomed.Launch(context.Background(), lease.LaunchRequest{Type: testType})
 			require.NoError(t, err)
-			limit := time.After(20 * time.Second)
+			limit := time.After(2 * time.Minute)
 			for waiting := true; waiting; {
 				select {
 				case <-died:
 					waiting = false
 				case <-limit:
 					require.FailNow(t, "the point was never reached")
-				case <-time.After(3 * time.Millisecond):
+				default:
 					k.sim.Advance(time.Second)
+					k.breathe()
 				}
 			}
 			before := k.get(given.ID)

@@ -389,10 +389,10 @@ func (k *kit) get(id lease.ID) lease.Lease {
 	return l
 }
 
-// until lets virtual time pass, a second at each look, until ok says so.
+// until lets virtual time pass, a few seconds at each look, until ok says so.
 func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
-	return k.untilBy(id, what, time.Second, ok)
+	return k.untilBy(id, what, 4*time.Second, ok)
 }
 
 func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
