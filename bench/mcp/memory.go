@@ -29,7 +29,7 @@ func memory(ctx context.Context, s settings, st *stage) error {
 		}
 		tokens = append(tokens, token)
 	}
-	fmt.Printf("resident memory with idle HTTP sessions\n")
+	fmt.Println("resident memory with idle HTTP sessions")
 	for _, tight := range []bool{false, true} {
 		var perOwn, perBare held
 		var err error
@@ -39,7 +39,7 @@ func memory(ctx context.Context, s settings, st *stage) error {
 		if perBare, err = hold(ctx, "mcp-go", st.bare, []string{""}, most, tight); err != nil {
 			return fmt.Errorf("mcp-go: %w", err)
 		}
-		fmt.Printf("  %-32s a session %.2fx, with a stream %.2fx\n", "gpulease against mcp-go", perOwn.session/perBare.session, perOwn.stream/perBare.stream)
+		fmt.Printf("  %-32s sessions %.2fx, with streams %.2fx\n", "gpulease against mcp-go", perOwn.session/perBare.session, perOwn.stream/perBare.stream)
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ func hold(ctx context.Context, name string, start start, tokens []string, most i
 	}
 	h.session = float64(at[2]-at[0]) / float64(len(open)-some)
 	h.stream = h.session + float64(at[3]-at[2])/1000
-	fmt.Printf("  %-32s %d: %s, %d: %s, %d: %s, and 1000 streams: %s; a session %.1f KB, with a stream %.1f KB\n", name,
+	fmt.Printf("  %-32s %d: %s, %d: %s, %d: %s, and 1000 streams: %s; 1000 sessions %.1f MB, with streams %.1f MB\n", name,
 		some, mb(at[0]), some+1000, mb(at[1]), len(open), mb(at[2]), mb(at[3]), h.session/1e3, h.stream/1e3)
 	return h, nil
 }

@@ -18,10 +18,12 @@ import (
 	"github.com/gpulease/gpulease/lease"
 )
 
-// The client of the library that the server is built on takes the loop, in both eras, over stdio and over HTTP.
+// The client of the library that the server is built on takes the loop, in both eras and over every
+// transport that there is.
 func TestTheWholeLoopWithTheLibrarysClient(t *testing.T) {
 	t.Parallel()
-	for _, revision := range []string{mcp.ProtocolVersion20260728, "2025-11-25"} {
+	const newest, withSessions = mcp.ProtocolVersion20260728, "2025-11-25"
+	for _, revision := range []string{newest, withSessions} {
 		t.Run(revision+" over stdio", func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, lambdatest.Config{})
@@ -35,16 +37,22 @@ func TestTheWholeLoopWithTheLibrarysClient(t *testing.T) {
 			h.library(c, revision)
 			h.librarysLoop(w, w.dir)
 		})
-		t.Run(revision+" over HTTP", func(t *testing.T) {
+	}
+	for _, tt := range []struct{ revision, path string }{{newest, "/mcp"}, {withSessions, "/mcp"}, {withSessions, "/sse"}} {
+		t.Run(tt.revision+" over HTTP at "+tt.path, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, lambdatest.Config{})
 			token, root := w.token("ann"), filepath.Join(w.dir, "files")
 			require.NoError(t, os.Mkdir(root, 0o700))
 			s := w.web("--root", root)
-			c, err := client.NewStreamableHttpClient(s.base+"/mcp", transport.WithHTTPHeaders(map[string]string{"Authorization": "Bearer " + token}))
+			headers := map[string]string{"Authorization": "Bearer " + token}
+			c, err := client.NewStreamableHttpClient(s.base+tt.path, transport.WithHTTPHeaders(headers))
+			if tt.path == "/sse" {
+				c, err = client.NewSSEMCPClient(s.base+tt.path, transport.WithHeaders(headers))
+			}
 			require.NoError(t, err)
 			h := &host{t: t, cmd: s.cmd.cmd, log: s.cmd.log}
-			h.library(c, revision)
+			h.library(c, tt.revision)
 			h.librarysLoop(w, filepath.Join(root, "ann"))
 		})
 	}
