@@ -56,7 +56,7 @@ inspector: build ## drive the loop with the public MCP inspector (needs npm)
 	test/inspector/run
 
 .PHONY: hosts
-hosts: build ## take the loop with Claude Code and Codex, their models played by a stand-in (needs npm)
+hosts: build ## take the loop with Claude Code, Codex and the TypeScript client, models played by a stand-in (needs npm)
 	test/hosts/run
 
 .PHONY: conformance
@@ -78,6 +78,10 @@ bench: ## run the benchmarks
 .PHONY: tokens
 tokens: build ## time from process start to tools/list, and its size in tokens
 	$(GO) run ./bench/toolslist -bin $(BIN)
+
+.PHONY: bench-mcp
+bench-mcp: build ## measure calls, starts and idle sessions against bare mcp-go and public MCP servers (these need npm); FLAGS="-only calls"
+	@rivals=$$(test/npm-install bench/mcp/rivals) || rivals=; CGO_ENABLED=0 $(GO) run ./bench/mcp -bin $(BIN) -rivals "$$rivals" $(FLAGS)
 
 .PHONY: bench-transfer
 bench-transfer: ## measure commands and transfers against ssh, scp and rsync (needs openssh and rsync); FLAGS="-size 500"

@@ -120,6 +120,7 @@ func (w *world) program(args ...string) *exec.Cmd {
 type host struct {
 	t       *testing.T
 	session *mcp.ClientSession
+	other   callTool // by another client than the session's
 	cmd     *exec.Cmd
 	log     *lockedBuffer
 }
@@ -182,18 +183,35 @@ func (h *host) call(tool string, args map[string]any) (answer said, text string)
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
-	res, err := h.session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+	by := h.other
+	if by == nil {
+		by = h.official
+	}
+	raw, refusal := by(ctx, tool, args)
+	if refusal != "" {
+		return said{}, refusal
+	}
+	require.NoError(h.t, json.Unmarshal(raw, &answer))
+	answer.Raw = raw
+	return answer, ""
+}
+
+// callTool is a client's way to a tool's structured content, or to the text that refuses it.
+type callTool func(ctx context.Context, tool string, args map[string]any) (structured json.RawMessage, refusal string)
+
+// official is that of the official Go client.
+func (h *host) official(ctx context.Context, tool string, args map[string]any) (structured json.RawMessage, refusal string) {
+	h.t.Helper()
+	res, err := h.session.CallTool(ctx, callParams(tool, args))
 	require.NoError(h.t, err, "%s\n%s", tool, h.log)
 	if res.IsError {
 		require.Len(h.t, res.Content, 1)
 		require.Nil(h.t, res.StructuredContent)
-		return said{}, res.Content[0].(*mcp.TextContent).Text
+		return nil, res.Content[0].(*mcp.TextContent).Text
 	}
-	raw, err := json.Marshal(res.StructuredContent)
+	structured, err = json.Marshal(res.StructuredContent)
 	require.NoError(h.t, err)
-	require.NoError(h.t, json.Unmarshal(raw, &answer))
-	answer.Raw = raw
-	return answer, ""
+	return structured, ""
 }
 
 func (h *host) ok(tool string, args map[string]any) said {

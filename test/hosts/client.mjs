@@ -1,16 +1,20 @@
-// The loop with the official TypeScript client: client.mjs legacy|auto COMMAND ARGS...
-// over stdio, or client.mjs legacy|auto URL TOKEN over HTTP. It fails by its exit
+// The loop with the official TypeScript client: client.mjs DIR legacy|auto COMMAND ARGS...
+// over stdio, or client.mjs DIR legacy|auto URL TOKEN over HTTP, which is the older
+// HTTP+SSE where the URL ends in /sse. DIR is where files are sent from. It fails by its exit
 // code. The client validates each structured content against the tool's schema.
 import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { join } from 'node:path'
 
 const require = createRequire(process.env.GPULEASE_HOSTS + '/')
-const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client')
+const { Client, SSEClientTransport, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client')
 const { StdioClientTransport } = require('@modelcontextprotocol/client/stdio')
 
-const [mode, target, ...rest] = process.argv.slice(2)
+const [dir, mode, target, ...rest] = process.argv.slice(2)
+const HTTPTransport = target.endsWith('/sse') ? SSEClientTransport : StreamableHTTPClientTransport
 const transport = target.startsWith('http')
-  ? new StreamableHTTPClientTransport(new URL(target), { requestInit: { headers: { Authorization: `Bearer ${rest[0]}` } } })
+  ? new HTTPTransport(new URL(target), { requestInit: { headers: { Authorization: `Bearer ${rest[0]}` } } })
   : new StdioClientTransport({ command: target, args: rest, env: process.env, stderr: 'inherit' })
 const client = new Client({ name: 'ts', version: '1' }, { versionNegotiation: { mode } })
 await client.connect(transport)
@@ -48,6 +52,14 @@ assert.equal(lease.state, 'ready')
 const run = await ok('run_command', { lease_id, command: 'for i in 1 2 3; do echo $i; sleep 1; done; exit 3' }, { onprogress: () => notes++ })
 assert.deepEqual([run.exit_code, run.stdout], [3, '1\n2\n3\n'])
 
+mkdirSync(join(dir, 'src'), { recursive: true })
+writeFileSync(join(dir, 'src', 'input'), '7\n')
+const sent = await ok('sync_files', { lease_id, local_dir: join(dir, 'src') })
+assert.deepEqual([sent.complete, sent.files_sent], [true, 1])
+assert.equal((await ok('run_command', { lease_id, cwd: 'src', command: 'cat input input > answer' })).exit_code, 0)
+const fetched = await ok('fetch_files', { lease_id, paths: ['src/answer'] })
+assert.equal(readFileSync(join(fetched.local_dir, 'src', 'answer'), 'utf8'), '7\n7\n')
+
 // A call that is given up ends, and the next one works.
 const abort = new AbortController()
 setTimeout(() => abort.abort('enough'), 1000)
@@ -55,6 +67,8 @@ await assert.rejects(client.callTool({ name: 'run_command', arguments: { lease_i
 
 for (let i = 0; i < 6 && lease.state !== 'ended'; i++) lease = await ok('stop_lease', { lease_id })
 assert.equal(lease.state, 'ended')
+assert.equal(lease.confirmed, true)
+assert.ok(lease.cost_usd > 0)
 assert.ok(notes > 0, 'progress was told')
 await client.close()
 console.log(`progress notes ${notes}`)

@@ -79,58 +79,74 @@ func TestClaudeCodeOverStdio(t *testing.T) {
 func TestClaudeCodeOverHTTP(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	token := strings.TrimSpace(s.run(s.program, "token", "create", "claude"))
-	var ready struct {
-		URL string `json:"url"`
-	}
-	root := filepath.Join(s.home, "files")
-	s.write("files/.keep", "")
-	s.daemon(&ready, s.env, s.program, "serve", "--transport", "http", "--listen", "127.0.0.1:0", "--root", root)
+	url, token, files := s.web("claude")
 	s.run(filepath.Join(s.npm, "node_modules/.bin/claude"), "mcp", "add", "--scope", "user", "--transport", "http",
-		"gpulease", ready.URL, "--header", "Authorization: Bearer "+token)
+		"gpulease", url, "--header", "Authorization: Bearer "+token)
 	h := s.claude()
 	h.claudeLoads()
-	h.loop(filepath.Join(root, "claude", "results"))
+	h.loop(filepath.Join(files, "results"))
 	h.finish()
 	s.onlyLease("claude", "toolu_standin_")
 }
 
-func TestCodexOverStdio(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
+// codex starts Codex with the configuration in the home directory and these settings beside it.
+func (s *stage) codex(settings ...string) *hosted {
+	s.t.Helper()
 	m, err := StartResponses()
-	require.NoError(t, err)
-	s.write(".codex/config.toml", `model = "stand-in"
+	require.NoError(s.t, err)
+	args := []string{"exec", "--skip-git-repo-check", "--json", "-c", `model_providers.standin.base_url="` + m.URL + `/v1"`}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	return s.host(m, "mcp__gpulease", "mcp__gpulease__", filepath.Join(s.npm, "node_modules/.bin/codex"), append(args, "go")...)
+}
+
+// codexLoop lets Codex call what changes something, and takes the loop. files is where its files come home.
+func (s *stage) codexLoop(files string) {
+	s.t.Helper()
+	h := s.codex(`mcp_servers.gpulease.default_tools_approval_mode="approve"`)
+	p, err := h.model.Prompt(h.ctx)
+	require.NoError(s.t, err)
+	h.understood(p, "list_capacity", "launch_lease", "run_command", "stop_lease", "get_lease", "fetch_files")
+	h.loop(files)
+	h.finish()
+	s.onlyLease("codex", "call_")
+}
+
+const codexConfig = `model = "stand-in"
 model_provider = "standin"
 
 [model_providers.standin]
 name = "standin"
 base_url = "http://127.0.0.1:1/v1"
 wire_api = "responses"
-`)
+`
+
+func TestCodexOverStdio(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.write(".codex/config.toml", codexConfig)
 	said := s.run(s.program, "install", "--client", "codex")
 	require.Contains(t, said, "gpulease is now in "+filepath.Join(s.home, ".codex/config.toml"))
-	codex := func(m *Model, args ...string) *hosted {
-		args = append([]string{"exec", "--skip-git-repo-check", "--json", "-c", `model_providers.standin.base_url="` + m.URL + `/v1"`}, args...)
-		return s.host(m, "mcp__gpulease", "mcp__gpulease__", filepath.Join(s.npm, "node_modules/.bin/codex"), append(args, "go")...)
-	}
 
 	// Where nobody can be asked and nothing else is set, Codex calls only what changes
 	// nothing; see docs/clients.md.
-	h := codex(m)
+	h := s.codex()
 	typ := h.ok("list_capacity", map[string]any{}).Offers[0].Type
 	seen := h.call("launch_lease", map[string]any{"type": typ})
 	require.Contains(t, seen.Text, "requires approval")
 	h.finish()
 	require.Zero(t, s.launches())
 
-	m, err = StartResponses()
-	require.NoError(t, err)
-	h = codex(m, "-c", `mcp_servers.gpulease.default_tools_approval_mode="approve"`)
-	p, err := m.Prompt(h.ctx)
-	require.NoError(t, err)
-	h.understood(p, "list_capacity", "launch_lease", "run_command", "stop_lease", "get_lease", "fetch_files")
-	h.loop(filepath.Join(s.project, "results"))
-	h.finish()
-	s.onlyLease("codex", "call_")
+	s.codexLoop(filepath.Join(s.project, "results"))
+}
+
+func TestCodexOverHTTP(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.write(".codex/config.toml", codexConfig)
+	url, token, files := s.web("codex")
+	s.env = append(s.env, "GPULEASE_TOKEN="+token)
+	s.run(filepath.Join(s.npm, "node_modules/.bin/codex"), "mcp", "add", "gpulease", "--url", url, "--bearer-token-env-var", "GPULEASE_TOKEN")
+	s.codexLoop(filepath.Join(files, "results"))
 }

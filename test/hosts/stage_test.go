@@ -132,6 +132,19 @@ func (s *stage) daemon(ready any, env []string, name string, args ...string) {
 	require.NoError(s.t, json.Unmarshal(line, ready))
 }
 
+// web starts a server over HTTP. files is the directory of the principal whose token it is.
+func (s *stage) web(principal string) (url, token, files string) {
+	s.t.Helper()
+	token = strings.TrimSpace(s.run(s.program, "token", "create", principal))
+	root := filepath.Join(s.home, "files")
+	s.write("files/.keep", "")
+	var ready struct {
+		URL string `json:"url"`
+	}
+	s.daemon(&ready, s.env, s.program, "serve", "--transport", "http", "--listen", "127.0.0.1:0", "--root", root)
+	return ready.URL, token, filepath.Join(root, principal)
+}
+
 // ask asks the simulator.
 func (s *stage) ask(what string, answer any) {
 	s.t.Helper()
