@@ -131,17 +131,27 @@ const deadlineNear = 10 * time.Minute
 
 // Status adds to a lease what belongs in every answer about it. What cannot be
 // found out becomes a warning, never an error: the lease itself is known.
-func (m *Manager) Status(ctx context.Context, l Lease) Status {
-	now := m.now()
+func (m *Manager) Status(ctx context.Context, l Lease) Status { return m.Statuses(ctx, []Lease{l})[0] }
+
+// Statuses is Status for each of several leases; what they share is read once.
+func (m *Manager) Statuses(ctx context.Context, leases []Lease) []Status {
+	g := m.glance(ctx)
+	out := make([]Status, 0, len(leases))
+	for _, l := range leases {
+		out = append(out, m.status(ctx, l, g))
+	}
+	return out
+}
+
+func (m *Manager) status(ctx context.Context, l Lease, g *glance) Status {
+	now := g.now
 	s := Status{Lease: l, Cost: l.CostAt(now), Guard: "none", At: now}
 	warn := func(format string, args ...any) { s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...)) }
 
-	if p, err := m.Policy.Current(); err != nil {
-		warn("the policy file cannot be used, so no launch is possible: %v", err)
-	} else if u, err := m.Store.Usage(ctx, l.Principal, now, m.periods(p, now)); err != nil {
-		warn("the ledger cannot be read: %v", err)
+	if left, trouble := g.left(l.Principal); trouble != "" {
+		warn("%s", trouble)
 	} else {
-		s.BudgetLeft = policy.Evaluate(p, policy.Request{Principal: l.Principal}, u, nil).BudgetLeft
+		s.BudgetLeft = left
 		if s.BudgetLeft < l.Price && l.State == Ready {
 			warn("budget low: %s are left, less than an hour of this machine, so it can hardly be extended", s.BudgetLeft)
 		}
@@ -161,7 +171,7 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 		}
 		return s
 	}
-	if guards := m.guards(ctx); len(guards) > 0 {
+	if guards := g.guards(); len(guards) > 0 {
 		said := make([]string, 0, len(guards))
 		outlives := false
 		for _, g := range guards {
@@ -182,7 +192,9 @@ func (m *Manager) Status(ctx context.Context, l Lease) Status {
 	if unseen := now.Sub(l.SeenAt); !l.SeenAt.IsZero() && unseen >= loudUnseen {
 		warn("the cloud has not shown this machine for %d min, so nobody can be sure to end it; gpulease doctor says whether the API key works", int(unseen/time.Minute))
 	}
-	m.warnOfOthers(ctx, l, now, warn)
+	for _, w := range unconfirmed(g.live(), l.ID, now) { // that belongs in every answer until it is mended
+		warn("%s", w)
+	}
 	switch l.State {
 	case Stopping:
 		warn("stop not confirmed yet: until Lambda shows the instance as gone, %s/h are being spent", l.Price)
@@ -217,14 +229,6 @@ func (m *Manager) warnOfIdleness(l Lease, now time.Time, warn func(string, ...an
 	warn("nothing has used the machine for %s; at %s (idle_timeout) it is ended", idle.Round(time.Second), timeout)
 }
 
-// warnOfOthers says which other leases are not confirmed to have ended: that
-// belongs in every answer until it is mended.
-func (m *Manager) warnOfOthers(ctx context.Context, l Lease, now time.Time, warn func(string, ...any)) {
-	for _, w := range m.unconfirmed(ctx, l.ID, now) {
-		warn("%s", w)
-	}
-}
-
 // loudAfter is how long a stop may take before every answer says that it is not confirmed.
 const loudAfter = 3 * time.Minute
 
@@ -232,14 +236,10 @@ const loudAfter = 3 * time.Minute
 // down every seenEvery.
 const loudUnseen = 2 * seenEvery
 
-// unconfirmed says which leases but one should have ended and have not.
-func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []string {
-	live, err := m.Store.Live(ctx)
-	if err != nil {
-		return nil
-	}
+// unconfirmed says which of the live leases but one should have ended and have not.
+func unconfirmed(live []Lease, but ID, now time.Time) []string {
 	var out []string
-	for _, l := range known(ctx, live) {
+	for _, l := range live {
 		if l.ID != but && l.State == Stopping && now.Sub(l.StopAt) > loudAfter {
 			out = append(out, fmt.Sprintf("STOP NOT CONFIRMED for lease %s since %s: %s/h are still being spent (%s)", l.ID, ago(now.Sub(l.StopAt)), l.Price, l.Detail))
 		}
@@ -250,7 +250,8 @@ func (m *Manager) unconfirmed(ctx context.Context, but ID, now time.Time) []stri
 // Notices are what every answer that is about no single lease has to say: stops
 // that are not confirmed, a freeze, and what runs in the account without a lease.
 func (m *Manager) Notices(ctx context.Context) []string {
-	out := m.unconfirmed(ctx, "", m.now())
+	g := m.glance(ctx)
+	out := unconfirmed(g.live(), "", g.now)
 	if f, err := m.Store.Frozen(ctx); err == nil && f.On() {
 		text := "launches and extensions are frozen by " + f.By
 		if f.Why != "" {

@@ -23,6 +23,8 @@ type file struct {
 	is     fs.FileInfo // which file it is that is open
 	writer *sql.DB     // one connection
 	reader *sql.DB
+
+	writing, reading kept
 }
 
 // newFile finds out where the ledger is and opens nothing yet.
@@ -41,10 +43,10 @@ func newFile(path string, o Options) (*file, error) {
 func (f *file) close() error {
 	var errs []error
 	if f.reader != nil {
-		errs = append(errs, f.reader.Close())
+		errs = append(errs, f.reading.close(), f.reader.Close())
 	}
 	if f.writer != nil {
-		errs = append(errs, f.writer.Close())
+		errs = append(errs, f.writing.close(), f.writer.Close())
 	}
 	return errors.Join(append(errs, f.turn.close(min(f.busy, time.Second)))...)
 }

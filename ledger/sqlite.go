@@ -52,7 +52,7 @@ func (f *file) write(ctx context.Context, do func(context.Context, session) erro
 		}
 	}()
 	ctx = context.WithoutCancel(ctx)
-	return inTx(ctx, f.writer, nil, func(tx *sql.Tx) error {
+	return f.writing.inTx(ctx, f.writer, nil, func(tx session) error {
 		// A newer version may have changed the schema since we opened it.
 		if err := checkVersion(ctx, tx); err != nil {
 			return err
@@ -66,7 +66,7 @@ func (f *file) write(ctx context.Context, do func(context.Context, session) erro
 }
 
 func (f *file) read(ctx context.Context, _ time.Duration, do func(context.Context, session) error) error {
-	return inTx(ctx, f.reader, &sql.TxOptions{ReadOnly: true}, func(tx *sql.Tx) error { return do(ctx, tx) })
+	return f.reading.inTx(ctx, f.reader, &sql.TxOptions{ReadOnly: true}, func(tx session) error { return do(ctx, tx) })
 }
 
 // check lets SQLite check its own structures.

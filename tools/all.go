@@ -17,6 +17,7 @@ type Reader interface {
 	List(ctx context.Context, live bool, limit int) ([]lease.Lease, error)
 	Wait(ctx context.Context, id lease.ID, d time.Duration, done func(lease.Lease) bool) (lease.Lease, error)
 	Status(ctx context.Context, l lease.Lease) lease.Status
+	Statuses(ctx context.Context, leases []lease.Lease) []lease.Status
 	Notices(ctx context.Context) []string
 	Spend(ctx context.Context, principal string) (lease.Spending, error)
 }

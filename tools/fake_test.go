@@ -118,6 +118,13 @@ func (d *desk) Status(ctx context.Context, l lease.Lease) lease.Status {
 	return lease.Status{Lease: l, SecondTry: d.second, Cost: l.CostAt(noon), BudgetLeft: d.budget, Guard: "server 1, seen 2 s ago", Warnings: d.warnings, At: noon}
 }
 
+func (d *desk) Statuses(ctx context.Context, leases []lease.Lease) (out []lease.Status) {
+	for _, l := range leases {
+		out = append(out, d.Status(ctx, l))
+	}
+	return out
+}
+
 func (d *desk) RunCommand(_ context.Context, _ lease.ID, call string, c remote.Command, wait time.Duration, head, tail int) (j lease.Job, o, e remote.Excerpt, err error) {
 	d.calls = append(d.calls, call)
 	if j, err = d.start(c); err != nil {

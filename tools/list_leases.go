@@ -42,8 +42,8 @@ func listLeases(r Reader) Tool {
 		out.Warnings = r.Notices(ctx)
 		var texts []string
 		about := map[string][]string{} // the leases that a warning is about
-		for _, l := range leases {
-			s := r.Status(ctx, l)
+		for _, s := range r.Statuses(ctx, leases) {
+			l := s.Lease
 			out.Leases = append(out.Leases, standingOf(s))
 			out.BudgetLeft = limited(s.BudgetLeft)
 			if l.Counts() {
