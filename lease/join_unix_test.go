@@ -68,7 +68,8 @@ func (g *guest) write(path, text string) {
 	require.NoError(g.t, os.WriteFile(path, []byte(text), 0o600))
 }
 
-// boot runs the commands. Each fake notes how it was called.
+// boot runs the commands. Each fake notes how it was called. These tests run one after the
+// other: a program that was written while another one was being started could be busy.
 func (g *guest) boot() (log string, err error) {
 	g.t.Helper()
 	bin := filepath.Join(g.t.TempDir(), "bin")
@@ -123,7 +124,6 @@ const fakeTailscale = `case "$1 $2" in "up --auth-key=file:"*) grep -qx ` + plan
 `
 
 func TestScriptJoinsTheTailnetAndWipesTheKey(t *testing.T) {
-	t.Parallel()
 	data, l := userDataToJoin(t)
 	g := newGuest(t, data)
 	g.fakes["tailscale"] = fakeTailscale
@@ -145,7 +145,6 @@ func TestScriptJoinsTheTailnetAndWipesTheKey(t *testing.T) {
 }
 
 func TestScriptWipesTheKeyWhereItCannotJoin(t *testing.T) {
-	t.Parallel()
 	data, _ := userDataToJoin(t)
 	for name, fakes := range map[string]map[string]string{
 		"refused key":       {"tailscale": "exit 1\n"},
@@ -162,7 +161,6 @@ func TestScriptWipesTheKeyWhereItCannotJoin(t *testing.T) {
 }
 
 func TestScriptInstallsFromTheSignedRepository(t *testing.T) {
-	t.Parallel()
 	data, _ := userDataToJoin(t)
 	g := newGuest(t, data)
 	// The second try is the one that works, as when another apt-get holds the lock.
