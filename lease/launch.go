@@ -12,7 +12,6 @@ import (
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
-	"github.com/gpulease/gpulease/remote"
 )
 
 // Launch reserves the worst case and launches. It returns as soon as the cloud
@@ -117,20 +116,6 @@ func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, q Quote, 
 	case <-ctx.Done():
 		return l, nil
 	}
-}
-
-// secrets are the key pairs of a lease on their way to the machine.
-type secrets struct{ login, host remote.KeyPair }
-
-func (m *Manager) newSecrets() (s secrets, err error) {
-	s.login, err = remote.GenerateKey(m.Rand)
-	if err == nil {
-		s.host, err = remote.GenerateKey(m.Rand)
-	}
-	if err != nil {
-		err = &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
-	}
-	return s, err
 }
 
 // intent is the row that is written before anything is launched.

@@ -10,7 +10,22 @@ import (
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
 )
+
+// secrets are the key pairs of a lease on their way to the machine.
+type secrets struct{ login, host remote.KeyPair }
+
+func (m *Manager) newSecrets() (s secrets, err error) {
+	s.login, err = remote.GenerateKey(m.Rand)
+	if err == nil {
+		s.host, err = remote.GenerateKey(m.Rand)
+	}
+	if err != nil {
+		err = &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
+	}
+	return s, err
+}
 
 // cloudConfig is the part of cloud-init's configuration that a lease uses: the
 // machine gets a host key that we already know, so that even the first

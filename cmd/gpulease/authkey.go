@@ -166,4 +166,4 @@ func (j *joinKeys) list() []string {
 }
 
 // authKeyForms are Tailscale's secrets.
-var authKeyForms = regexp.MustCompile(`tskey-[a-z]+-[A-Za-z0-9]{6,}`)
+var authKeyForms = regexp.MustCompile(`tskey-[a-z]+-[\w-]{6,}`)

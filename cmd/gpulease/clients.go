@@ -210,5 +210,5 @@ func (k *clients) hideKey(text string) string {
 	if key := k.s.env["LAMBDA_API_KEY"]; len(key) > 3 {
 		text = strings.ReplaceAll(text, key, "[key]")
 	}
-	return keyInText.ReplaceAllString(text, "[key]")
+	return authKeyForms.ReplaceAllString(keyInText.ReplaceAllString(text, "[key]"), "[key]")
 }
