@@ -50,9 +50,6 @@ func (m *Manager) reachable(ctx context.Context, n policy.Network) error {
 	return nil
 }
 
-// withoutFirewall is a region in which Lambda's firewall rules have no effect.
-const withoutFirewall = "us-south-1"
-
 // firewalled leaves of the quote's regions those in which the policy's firewall ruleset
 // can be had, with its id in each. Where none is left, the launch is refused.
 func (m *Manager) firewalled(ctx context.Context, n policy.Network, q Quote) (Quote, error) {
@@ -66,7 +63,7 @@ func (m *Manager) firewalled(ctx context.Context, n policy.Network, q Quote) (Qu
 	ids, twice := map[string]string{}, map[string]bool{}
 	for _, r := range all {
 		switch {
-		case r.Name != n.FirewallRuleset || r.Region.Name == withoutFirewall:
+		case r.Name != n.FirewallRuleset || r.Region.Name == lambda.RegionWithoutFirewall:
 		case ids[r.Region.Name] != "":
 			twice[r.Region.Name] = true
 		default:
@@ -88,8 +85,8 @@ func (m *Manager) firewalled(ctx context.Context, n policy.Network, q Quote) (Qu
 	case slices.ContainsFunc(wanted, func(region string) bool { return twice[region] }):
 		e.Message = fmt.Sprintf("the policy wants the firewall ruleset %q (network.firewall_ruleset), and %s has more than one of that name; nothing was launched", n.FirewallRuleset, strings.Join(slices.Sorted(maps.Keys(twice)), ", "))
 		e.Next = "rename one of them in Lambda's console"
-	case slices.Contains(wanted, withoutFirewall):
-		e.Message = fmt.Sprintf("the policy wants the firewall ruleset %q (network.firewall_ruleset), and in %s Lambda's firewall rules have no effect; nothing was launched", n.FirewallRuleset, withoutFirewall)
+	case slices.Contains(wanted, lambda.RegionWithoutFirewall):
+		e.Message = fmt.Sprintf("the policy wants the firewall ruleset %q (network.firewall_ruleset), and in %s Lambda's firewall rules have no effect; nothing was launched", n.FirewallRuleset, lambda.RegionWithoutFirewall)
 		e.Next = "ask for another region"
 	}
 	if where := slices.Sorted(maps.Keys(ids)); len(where) > 0 {

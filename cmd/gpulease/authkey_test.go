@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +68,32 @@ func TestKeyToTheTailnet(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = take(fromCommand + "echo " + aTailnetKey + " >&2; exit 3")
 	require.ErrorContains(t, err, "run "+authKeyCommandVariable+": exit status 3")
+	require.NotContains(t, err.Error(), aTailnetKey)
+}
+
+// What install writes lets its reader launch into the tailnet, and holds no key.
+func TestInstallSaysWhereTheTailnetsKeyIs(t *testing.T) {
+	t.Parallel()
+	written := func(command string) (map[string]string, error) {
+		s := newSettings([]string{
+			"HOME=" + t.TempDir(), "LAMBDA_API_KEY_COMMAND=echo a key", authKeyCommandVariable + "=" + command, authKeyFileVariable + "=/k/authkey", "GPULEASE_TAILSCALE=/opt/tailscale",
+		})
+		newRoot(s, nil, nil, nil)
+		require.NoError(t, s.check())
+		env, err := (&installation{s: s, system: "linux", dryRun: true, into: "a file", out: io.Discard}).environment(t.Context())
+		out := map[string]string{}
+		for _, v := range env {
+			out[v.Name] = v.Value
+		}
+		return out, err
+	}
+	env, err := written("pass show tailnet")
+	require.NoError(t, err)
+	require.Equal(t, "pass show tailnet", env[authKeyCommandVariable])
+	require.Equal(t, "/k/authkey", env[authKeyFileVariable])
+	require.Equal(t, "/opt/tailscale", env["GPULEASE_TAILSCALE"])
+	_, err = written("echo " + aTailnetKey)
+	require.ErrorContains(t, err, authKeyCommandVariable+" has the key itself in it")
 	require.NotContains(t, err.Error(), aTailnetKey)
 }
 

@@ -45,9 +45,6 @@ func (x *examination) tailnet(ctx context.Context) {
 	x.ok(net, Network, "this computer is in one; machines join it and are reached there alone")
 }
 
-// withoutFirewall is a region in which Lambda's firewall rules have no effect.
-const withoutFirewall = "us-south-1"
-
 // rulesets says where the ruleset that the policy names is, and so where something can
 // be launched.
 func (x *examination) rulesets() {
@@ -62,7 +59,7 @@ func (x *examination) rulesets() {
 	}
 	found := map[string]int{}
 	for _, r := range x.named() {
-		if r.Region.Name != withoutFirewall {
+		if r.Region.Name != lambda.RegionWithoutFirewall {
 			found[r.Region.Name]++
 		}
 		if x.policy.Network.Joins() && slices.ContainsFunc(r.Rules, func(r lambda.FirewallRule) bool { return opens(r, sshPort) }) {
