@@ -112,11 +112,13 @@ func (m *Manager) join(ctx context.Context, l *Lease) (phase string, err error) 
 	}
 	found := *l
 	found.Addr = tailnetAddr + addr.String()
+	m.Crash("tailnet-recording")
 	written, err := m.Store.Update(ctx, found, "joined the tailnet as "+addr.String())
 	if err != nil {
 		return l.Detail, fmt.Errorf("write down the address in the tailnet: %w", err)
 	}
 	*l = written
+	m.Crash("tailnet-recorded")
 	m.log.Info("joined the tailnet", "lease", l.ID, "address", addr.String())
 	return "", nil
 }

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -42,35 +41,9 @@ func newTailnetWorld(t *testing.T) *tailnetWorld {
 	w := &tailnetWorld{world: newWorld(t, lambdatest.Config{})}
 	w.under("network: {tailscale_tags: [gpulease], firewall_ruleset: " + noPublicSSH + "}\n")
 	w.closeFirewall()
-	w.secretFile("authkey", aTailnetKey)
-	w.programFile("tailscale", `[ "$*" = "status --json" ] && cat '`+w.path("status.json")+"'\n")
-	w.says(`{"BackendState": "Running", "Peer": null}`)
-	w.env = append(w.env, paceVariable+"=20ms", "GPULEASE_TAILSCALE="+w.path("tailscale"),
-		authKeyCommandVariable+"=echo one >>'"+w.path("taken")+"'; cat '"+w.path("authkey")+"'")
+	w.inTailnet()
+	w.env = append(w.env, paceVariable+"=20ms")
 	return w
-}
-
-func (w *tailnetWorld) path(name string) string { return filepath.Join(w.dir, name) }
-
-func (w *tailnetWorld) secretFile(name, text string) {
-	w.t.Helper()
-	require.NoError(w.t, os.WriteFile(w.path(name), []byte(text+"\n"), 0o600))
-}
-
-// programFile writes a script. While it is open, nothing is started that would have it
-// open, too, and so keep it from being run.
-func (w *tailnetWorld) programFile(name, script string) {
-	w.t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	require.NoError(w.t, os.WriteFile(w.path(name), []byte("#!/bin/sh\n"+script), 0o755))
-}
-
-// says has the tailscale program answer so, from one moment to the next.
-func (w *tailnetWorld) says(status string) {
-	w.t.Helper()
-	w.secretFile("status.new", status)
-	require.NoError(w.t, os.Rename(w.path("status.new"), w.path("status.json")))
 }
 
 // closeFirewall leaves the tailnet as the only way to the SSH port of a machine.
@@ -118,7 +91,7 @@ func (w *tailnetWorld) join(i lambdatest.Instance) {
 			})
 		}
 	})
-	w.says(fmt.Sprintf(`{"BackendState": "Running", "Self": {"Online": true}, "Peer": {
+	w.tailnetSays(fmt.Sprintf(`{"BackendState": "Running", "Self": {"Online": true}, "Peer": {
 		"nodekey:1": {"HostName": "desk", "DNSName": "desk.tail1.ts.net.", "TailscaleIPs": ["100.64.0.1"], "Online": true},
 		"nodekey:2": {"HostName": %q, "DNSName": %q, "TailscaleIPs": ["fd7a:115c:a1e0::2", %q], "Online": true}}}`,
 		i.KeyNames[0], i.KeyNames[0]+".tail1.ts.net.", tailnetAddr))
@@ -193,7 +166,7 @@ func TestMachineInATailnet(t *testing.T) {
 	require.Equal(t, "a", a.Stdout)
 
 	// Who comes later need not ask: neither another server, nor a person.
-	w.says(`{"BackendState": "Stopped"}`)
+	w.tailnetSays(`{"BackendState": "Stopped"}`)
 	h.kill()
 	next := w.host("--root", project)
 	a = w.hear(next, "run_command", map[string]any{"lease_id": id, "wait_seconds": 30, "command": "echo again"})
