@@ -76,6 +76,7 @@ func networked(t *testing.T) (*kit, *tailnet) {
 	n := &tailnet{key: plantedKey, joined: map[string]string{}}
 	return newKit(t, lambdatest.Config{}, func(k *kit) {
 		k.tailnet = n
+		k.timing.LaunchCall = 30 * time.Second // none of this is about one that is lost
 		k.policy.p.Network.TailscaleTags = []string{"tag:gpulease", "tag:gpu"}
 	}), n
 }
@@ -175,7 +176,10 @@ func TestLaunchWithoutAKeyToTheTailnetIsGivenUp(t *testing.T) {
 func TestLaunchesOnlyWhereTheFirewallRulesetIs(t *testing.T) {
 	t.Parallel()
 	regions := []string{"us-east-1", "us-south-1", "us-west-1"}
-	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.policy.p.Network.FirewallRuleset = "no public ssh" })
+	k := newKit(t, lambdatest.Config{}, func(k *kit) {
+		k.policy.p.Network.FirewallRuleset = "no public ssh"
+		k.timing.LaunchCall = 30 * time.Second
+	})
 	c := k.client(k.sim.APIKey())
 	types, err := c.InstanceTypes(t.Context())
 	require.NoError(t, err)
