@@ -22,7 +22,10 @@ const (
 	ProtocolAll  Protocol = "all"
 )
 
-// FirewallRule lets something in. Rules have no effect in the region us-south-1.
+// RegionWithoutFirewall is where firewall rules have no effect, by the service's document.
+const RegionWithoutFirewall = "us-south-1"
+
+// FirewallRule lets something in. Rules have no effect in [RegionWithoutFirewall].
 type FirewallRule struct {
 	Protocol      Protocol   `json:"protocol"`
 	PortRange     *PortRange `json:"port_range,omitempty"` // required, but nil for ICMP

@@ -223,7 +223,7 @@ func (m *Manager) launchApproved(ctx context.Context, id ID) error {
 		return err
 	}
 	m.Crash("approval-reserved")
-	_, err = m.send(ctx, p, got, q.Regions, s)
+	_, err = m.send(ctx, p, got, q, s)
 	if CodeOf(err) != "" {
 		return nil // it is in the lease
 	}

@@ -30,7 +30,14 @@ func (m *Manager) awaitReady(ctx context.Context, id ID) error {
 		if l.State != Booting {
 			return nil
 		}
-		phase, health, err := m.look(ctx, l)
+		var phase string
+		var health remote.Health
+		if l.InTailnet() && l.host() == "" {
+			phase, err = m.join(ctx, &l)
+		}
+		if err == nil {
+			phase, health, err = m.look(ctx, l)
+		}
 		if err == nil && health.Healthy && computes == "" {
 			computes, health = m.compute(ctx, l, health)
 		}

@@ -18,6 +18,7 @@ type CloudReader interface {
 	Instances(ctx context.Context) ([]lambda.Instance, error)
 	Instance(ctx context.Context, id string) (lambda.Instance, error)
 	SSHKeys(ctx context.Context) ([]lambda.SSHKey, error)
+	FirewallRulesets(ctx context.Context) ([]lambda.FirewallRuleset, error)
 	// Account is a fingerprint of the API key.
 	Account(ctx context.Context) (string, error)
 	// ClockSkew is the server's clock minus ours, by its newest answer. answer counts

@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -45,6 +46,7 @@ type machine struct {
 	cuda      remote.CUDA
 	probed    int // how often the GPUs were made to compute
 	wrongKey  bool
+	private   string        // the only address at which it is reached; "" for its public one
 	shown     ssh.PublicKey // its host key, where that matters
 	cloudInit string
 	activity  remote.Activity
@@ -67,7 +69,7 @@ func (m *machine) Check(_ context.Context, t remote.Target) error {
 		return fmt.Errorf("dial %s: %w", t.Addr, remote.ErrHostKey)
 	}
 	for _, i := range m.sim.Running() {
-		if t.Addr == i.IP+":22" && !i.FirstHealthy.IsZero() {
+		if t.Addr == cmp.Or(m.private, i.IP)+":22" && !i.FirstHealthy.IsZero() {
 			return nil
 		}
 	}
@@ -262,6 +264,7 @@ type kit struct {
 	crash    func(point string)
 	timing   lease.Timing
 	noLaunch bool
+	tailnet  lease.Tailnet
 	log      *slog.Logger
 	m        *lease.Manager
 	looks    atomic.Int64 // of the manager's loop at the live leases
@@ -316,7 +319,7 @@ func (k *kit) client(apiKey string) cloud {
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
 		Store: tracked{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch,
+		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
 	})
 	require.NoError(k.t, err)
 	k.m = m

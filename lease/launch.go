@@ -12,7 +12,6 @@ import (
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
-	"github.com/gpulease/gpulease/remote"
 )
 
 // Launch reserves the worst case and launches. It returns as soon as the cloud
@@ -68,11 +67,11 @@ func (m *Manager) Launch(ctx context.Context, r LaunchRequest) (Lease, error) {
 		return Lease{}, m.denied(ctx, res.Decision, l.Principal)
 	}
 	m.mayTryAgain(r, res.Lease)
-	return m.send(ctx, p, res.Lease, q.Regions, secrets)
+	return m.send(ctx, p, res.Lease, q, secrets)
 }
 
 // send launches what has been reserved, in a goroutine that outlives the call.
-func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions []string, s secrets) (Lease, error) {
+func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, q Quote, s secrets) (Lease, error) {
 	m.Crash("reserved")
 	// Not before: a key whose lease the ledger does not know would stay for ever.
 	if err := m.Keys.Save(l.ID, s.login.PrivatePEM); err != nil {
@@ -105,7 +104,7 @@ func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions [
 		defer m.launches.Done()
 		defer m.nudge()
 		// The caller may go away; the launch must not be cut short by that.
-		outcome <- m.carryOut(context.WithoutCancel(ctx), l, regions, s)
+		outcome <- m.carryOut(context.WithoutCancel(ctx), p.Network, l, q, s)
 	}()
 	select {
 	case err := <-outcome:
@@ -117,20 +116,6 @@ func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, regions [
 	case <-ctx.Done():
 		return l, nil
 	}
-}
-
-// secrets are the key pairs of a lease on their way to the machine.
-type secrets struct{ login, host remote.KeyPair }
-
-func (m *Manager) newSecrets() (s secrets, err error) {
-	s.login, err = remote.GenerateKey(m.Rand)
-	if err == nil {
-		s.host, err = remote.GenerateKey(m.Rand)
-	}
-	if err != nil {
-		err = &Error{Code: CodeInternal, Message: "the lease's keys could not be made, so nothing was launched", Err: err}
-	}
-	return s, err
 }
 
 // intent is the row that is written before anything is launched.
@@ -168,6 +153,9 @@ func (m *Manager) dated(ctx context.Context, p *policy.Policy, l Lease, q Quote,
 	l.BootAllowance, l.StopAllowance = m.Timing.boot(q.Offer.GPUs), m.Timing.StopAllowance
 	l.HostKey = s.host.AuthorizedKey
 	l.Reserved = l.WorstCase()
+	if p.Network.Joins() {
+		l.Addr = tailnetAddr
+	}
 	l.Deadline = now.Add(l.BootAllowance + l.TTL)
 	longest := max(p.MaxTTLFor(l.Principal), l.TTL)
 	l.HardStop = now.Add(l.BootAllowance + longest + l.StopAllowance).Truncate(time.Second)
@@ -199,14 +187,14 @@ const launchKeyTimeout = 90 * time.Second
 // carryOut registers the key and sends the launch call, once for each region
 // that is proven to have none. Its error is for the caller who still listens;
 // all that matters is in the ledger.
-func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s secrets) error {
-	data, err := userData(string(s.host.PrivatePEM), s.host.AuthorizedKey)
-	if err != nil {
-		return m.giveUp(ctx, l, Refused, &Error{Code: CodeInternal, Message: "the machine's first configuration could not be written; nothing was launched", LeaseID: l.ID, Err: err})
+func (m *Manager) carryOut(ctx context.Context, n policy.Network, l Lease, q Quote, s secrets) error {
+	data, failed := m.firstBoot(ctx, n, l, s)
+	if failed != nil {
+		return m.giveUp(ctx, l, Refused, failed)
 	}
 	m.Crash("key-adding")
 	keyCtx, cancel := context.WithTimeout(ctx, launchKeyTimeout)
-	_, err = m.Cloud.AddSSHKey(keyCtx, l.KeyName, s.login.AuthorizedKey)
+	_, err := m.Cloud.AddSSHKey(keyCtx, l.KeyName, s.login.AuthorizedKey)
 	if err != nil && !nothingHappened(err) {
 		err = m.keyArrived(keyCtx, l.KeyName, s.login.Public, err)
 	}
@@ -216,7 +204,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 	}
 	m.Crash("key-added")
 
-	for i, region := range regions {
+	for i, region := range q.Regions {
 		// By a clock that has jumped since the reservation, others would take the launch
 		// for one of hours ago, and its instance for one that never came.
 		timeCtx, cancel := context.WithTimeout(ctx, listingCall)
@@ -241,7 +229,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 		callCtx, cancel := context.WithTimeout(ctx, m.Timing.LaunchCall)
 		id, err := m.Cloud.Launch(callCtx, lambda.LaunchRequest{
 			Region: region, InstanceType: l.Type, SSHKeyName: l.KeyName, Name: l.Name, Image: lambda.ImageRef{Family: l.ImageFamily},
-			UserData: lambda.NewSecret(data), Tags: []lambda.Tag{{Key: tagKey, Value: l.Name}},
+			UserData: data, Tags: []lambda.Tag{{Key: tagKey, Value: l.Name}}, FirewallRulesets: q.rulesetsIn(region),
 		})
 		cancel()
 		m.Crash("launch-sent")
@@ -259,7 +247,7 @@ func (m *Manager) carryOut(ctx context.Context, l Lease, regions []string, s sec
 			}
 			m.log.Warn("launch outcome unknown", "lease", l.ID, "err", err)
 			return nil
-		case lambda.IsCode(err, lambda.CodeInsufficientCapacity) && i < len(regions)-1:
+		case lambda.IsCode(err, lambda.CodeInsufficientCapacity) && i < len(q.Regions)-1:
 			m.log.Info("no capacity after all", "lease", l.ID, "region", region)
 			continue
 		}

@@ -123,7 +123,7 @@ type Lease struct {
 	Name       string // of the instance: signed, see [Name]
 	KeyName    string // of the SSH key in the account
 	InstanceID string // "" until the cloud has named it
-	Addr       string // IPv4 address, "" until known
+	Addr       string // IPv4 address, "" until known; of a machine that joins the tailnet, see [Lease.InTailnet]
 	HostKey    string // pinned host key, authorized_keys form
 
 	NextHostKey string // is right too: the machine may have taken it since it was written here; "" for none
@@ -204,7 +204,7 @@ func (l Lease) Held(now time.Time) policy.Money {
 // nothing is reserved and nothing is launched.
 func (l Lease) Awaits() Lease {
 	l.State, l.Reserved, l.ReservedAt = AwaitingApproval, 0, time.Time{}
-	l.Name, l.KeyName, l.HostKey, l.Region = "", "", "", l.AskedRegion // made at the launch
+	l.Name, l.KeyName, l.HostKey, l.Addr, l.Region = "", "", "", "", l.AskedRegion // made at the launch
 	l.Deadline, l.HardStop = time.Time{}, time.Time{}
 	l.Detail = "waits for a person: gpulease approve " + string(l.ID)
 	return l

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,6 +51,10 @@ type Config struct {
 	// this process and ends the lease at its deadline. Where it fails, a policy
 	// with require_guard refuses the launch. Nil: this process is the guard.
 	EnsureGuard func(ctx context.Context) error
+
+	// Tailnet is what machines join where the policy names tags for it. Nil: such a
+	// policy launches nothing here.
+	Tailnet Tailnet
 
 	// MayAsk reports whether a principal may still ask for anything here: nothing is
 	// launched again for one whose token was revoked. Nil: all may.
@@ -173,6 +179,9 @@ func New(c Config) (*Manager, error) {
 	if c.EnsureGuard == nil {
 		c.EnsureGuard = func(context.Context) error { return nil }
 	}
+	if c.Tailnet == nil {
+		c.Tailnet = noTailnet{}
+	}
 	if c.MayAsk == nil {
 		c.MayAsk = func(string) bool { return true }
 	}
@@ -248,6 +257,12 @@ func (m *Manager) target(l Lease) (remote.Target, error) {
 			Next: "stop_lease, and launch_lease for a machine that can be used",
 		}
 	}
+	if l.InTailnet() && l.host() == "" {
+		return remote.Target{}, &Error{
+			Code: CodeLeaseNotReady, Message: "the machine has not joined the tailnet, where alone it is reached", LeaseID: l.ID, Retryable: true,
+			Next: "get_lease shows when it is ready",
+		}
+	}
 	signer, err := m.Keys.Load(l.ID)
 	if err != nil {
 		return remote.Target{}, &Error{
@@ -255,7 +270,7 @@ func (m *Manager) target(l Lease) (remote.Target, error) {
 			Next: "use the machine from where it was launched, or stop_lease", Err: err,
 		}
 	}
-	t := remote.Target{Key: string(l.ID), Addr: fmt.Sprintf("%s:%d", l.Addr, m.SSHPort), User: m.SSHUser, Signer: signer}
+	t := remote.Target{Key: string(l.ID), Addr: net.JoinHostPort(l.host(), strconv.Itoa(m.SSHPort)), User: m.SSHUser, Signer: signer}
 	t.HostKey, err = parseHostKey(l.HostKey)
 	if err == nil && l.NextHostKey != "" {
 		t.NextHostKey, err = parseHostKey(l.NextHostKey)

@@ -46,7 +46,7 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	if seen := at.from.Sub(l.SeenAt); l.SeenAt.IsZero() || seen >= seenEvery || l.State != Ready && seen >= beatEvery {
 		l.SeenAt = at.from // in use, each sighting would only swell the history
 	}
-	if inst.IP != "" {
+	if inst.IP != "" && !l.InTailnet() {
 		l.Addr = inst.IP
 	}
 	if inst.Status != lambda.StatusBooting {

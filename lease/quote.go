@@ -39,6 +39,8 @@ type Quote struct {
 	TTL      time.Duration
 	Decision policy.Decision
 	AsOf     time.Time
+
+	rulesets map[string]string // the firewall ruleset's id in each region; nil where the policy names none
 }
 
 // Limits of the free texts of a request.
@@ -170,7 +172,14 @@ func (m *Manager) find(ctx context.Context, p *policy.Policy, r LaunchRequest) (
 	if q, err = r.elsewhere(q); err != nil {
 		return Quote{}, nil, err
 	}
-	if len(q.Regions) == 0 {
+	if q, err = m.firewalled(ctx, p.Network, q); err != nil {
+		return Quote{}, nil, err
+	}
+	if len(q.Regions) > 0 {
+		if err := m.reachable(ctx, p.Network); err != nil {
+			return Quote{}, nil, err
+		}
+	} else {
 		if ok, rule := p.TypeAllowed(r.Principal, o.Type, r.Region, o.Price); !ok {
 			return Quote{}, nil, &Error{Code: CodePolicyDenied, Message: fmt.Sprintf("the policy does not allow %s", o.Type), Why: rule, Next: "list_capacity shows what is allowed"}
 		}

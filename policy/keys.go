@@ -279,6 +279,10 @@ func (p *Policy) With(rule, text, source string) (*Policy, error) {
 }
 
 func (p *Policy) put(rule, text string) (err error) {
+	if name, ok := strings.CutPrefix(rule, keyNetwork+"."); ok {
+		_, err := p.Network.put(name, splitList(text))
+		return err
+	}
 	switch rule {
 	case keyTimeZone:
 		p.TimeZone, err = readZone(text)

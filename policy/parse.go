@@ -145,10 +145,12 @@ func (r *reader) file(body ast.Node) error {
 		switch {
 		case e.name == keyPrincipals:
 			err = r.principals(e)
+		case e.name == keyNetwork:
+			err = r.network(e)
 		case slices.Contains(wholeKeys, e.name):
 			err = r.scalar(e, e.name, func(text string) error { return r.policy.put(e.name, text) })
 		default:
-			err = r.limit(&r.policy.Limits, "", e, append(slices.Clone(wholeKeys), keyPrincipals))
+			err = r.limit(&r.policy.Limits, "", e, append(slices.Clone(wholeKeys), keyNetwork, keyPrincipals))
 		}
 		if err != nil {
 			return err
@@ -237,23 +239,27 @@ func (r *reader) setting(l *Limits, prefix string, k key, e entry) error {
 	if k.list == nil {
 		return r.scalar(e, prefix+k.name, func(text string) error { return k.set(l, text) })
 	}
-	rule := prefix + k.name
+	return r.list(e, prefix+k.name, "patterns", func(patterns []string) (int, error) { return k.setList(l, patterns) })
+}
+
+// list reads a list of what is called want in errors. set says which one is at fault, -1 for the list as a whole.
+func (r *reader) list(e entry, rule, want string, set func([]string) (bad int, err error)) error {
 	seq, ok := e.value.(*ast.SequenceNode)
 	if !ok {
-		return r.fail(place(e.value, e.at), "%s: want a list such as [gpu_1x_*], not %s", rule, kindOf(e.value))
+		return r.fail(place(e.value, e.at), "%s: want a list such as %s, not %s", rule, listExamples[want], kindOf(e.value))
 	}
 	r.mark(seq.Start)
 	r.mark(seq.End)
-	var patterns []string
+	var texts []string
 	for _, n := range seq.Values {
 		text, ok := scalarText(n)
 		if !ok {
-			return r.fail(place(n, e.at), "%s: want patterns, not %s", rule, kindOf(n))
+			return r.fail(place(n, e.at), "%s: want %s, not %s", rule, want, kindOf(n))
 		}
 		r.mark(n.GetToken())
-		patterns = append(patterns, text)
+		texts = append(texts, text)
 	}
-	if bad, err := k.setList(l, patterns); err != nil {
+	if bad, err := set(texts); err != nil {
 		at := seq.GetToken()
 		if bad >= 0 {
 			at = seq.Values[bad].GetToken()
@@ -263,6 +269,8 @@ func (r *reader) setting(l *Limits, prefix string, k key, e entry) error {
 	r.remember(rule, e.at)
 	return nil
 }
+
+var listExamples = map[string]string{"patterns": "[gpu_1x_*]", "tags": "[gpulease]"}
 
 func (r *reader) scalar(e entry, rule string, set func(text string) error) error {
 	text, ok := scalarText(e.value)

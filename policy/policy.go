@@ -33,6 +33,9 @@ type Policy struct {
 	// CountUntracked has instances that no lease accounts for count as spending (Usage.Untracked).
 	CountUntracked bool
 
+	// Network is how machines are reached; the zero value is by their public addresses.
+	Network Network
+
 	path    string            // the file that it came from; "" is none
 	sources map[string]string // rule -> where it is set; a rule that is not there is a default
 }
@@ -73,6 +76,7 @@ func Default() *Policy {
 func (p *Policy) Clone() *Policy {
 	c := *p
 	c.Limits = p.Limits.clone()
+	c.Network = p.Network.clone()
 	c.sources = maps.Clone(p.sources)
 	c.Principals = maps.Clone(p.Principals)
 	for name, l := range c.Principals {
@@ -103,7 +107,8 @@ func (p *Policy) Hash() string {
 		Idle         IdleMode
 		Approval     time.Duration
 		Untracked    bool
-	}{2, p.Limits.canonical(), make(map[string]Limits, len(p.Principals)), p.zone().String(), p.RequireGuard, p.idleMode(), p.ApprovalTime(), p.CountUntracked}
+		Network      *Network `json:",omitempty"` // nil where nothing is set, so that older hashes stay as they are
+	}{2, p.Limits.canonical(), make(map[string]Limits, len(p.Principals)), p.zone().String(), p.RequireGuard, p.idleMode(), p.ApprovalTime(), p.CountUntracked, p.Network.canonical()}
 	for name, l := range p.Principals {
 		canonical.Principals[name] = l.canonical()
 	}

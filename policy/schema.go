@@ -39,6 +39,7 @@ type fileForm struct {
 	IdleMode     string                `json:"idle_mode,omitempty" jsonschema:"default=enforce,enum=enforce,enum=warn,enum=off" jsonschema_description:"What becomes of a lease that was idle for its idle_timeout: ended, only warned of, or nothing."`
 	ApprovalTime spanForm              `json:"approval_time,omitempty" jsonschema_description:"How long a request may wait for a person's approval. Default: 1h."`
 	Untracked    bool                  `json:"count_untracked,omitempty" jsonschema:"default=true" jsonschema_description:"Instances in the account that no lease accounts for count as spending."`
+	Network      networkForm           `json:"network,omitempty" jsonschema_description:"How machines are reached. Default: by their public addresses."`
 	Principals   map[string]limitsForm `json:"principals,omitempty" jsonschema_description:"Further limits for those who ask under these names; they bind beside the account's."`
 }
 
@@ -62,6 +63,12 @@ type patternsForm struct {
 	Deny  []patternForm `json:"deny,omitempty" jsonschema_description:"Patterns that win over those allowed."`
 }
 
+type networkForm struct {
+	TailscaleTags   []tagForm   `json:"tailscale_tags,omitempty" jsonschema_description:"Machines join the tailnet with these tags, and are reached there alone; none for not to join."`
+	TailscaleServer serverForm  `json:"tailscale_server,omitempty" jsonschema_description:"The tailnet's control server, where it is not Tailscale's. Default: none."`
+	FirewallRuleset rulesetForm `json:"firewall_ruleset,omitempty" jsonschema_description:"Name of the Lambda firewall ruleset that machines are launched with; launches only where there is one. Default: none."`
+}
+
 type capsForm struct {
 	PerLease    amountForm `json:"per_lease,omitempty" jsonschema_description:"Worst case of one lease. Default: 25."`
 	BurnPerHour amountForm `json:"burn_per_hour,omitempty" jsonschema_description:"Prices per hour of all that runs at once. Default: none."`
@@ -78,6 +85,9 @@ type (
 	spanForm     struct{}
 	idleForm     struct{}
 	patternForm  struct{}
+	tagForm      struct{}
+	serverForm   struct{}
+	rulesetForm  struct{}
 )
 
 // Texts that the loader takes. An amount in quotes may have a dollar sign.
@@ -104,6 +114,12 @@ func (spanForm) JSONSchema() *jsonschema.Schema { return text(spanPattern) }
 func (idleForm) JSONSchema() *jsonschema.Schema { return either(text(spanPattern), word(none)) }
 
 func (patternForm) JSONSchema() *jsonschema.Schema { return text(namePattern) }
+
+func (tagForm) JSONSchema() *jsonschema.Schema { return text(tagPattern) }
+
+func (serverForm) JSONSchema() *jsonschema.Schema { return either(text(serverPattern), word(none)) }
+
+func (rulesetForm) JSONSchema() *jsonschema.Schema { return text(rulesetPattern) }
 
 func either(forms ...*jsonschema.Schema) *jsonschema.Schema { return &jsonschema.Schema{AnyOf: forms} }
 

@@ -58,6 +58,17 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 		{"principals: {ci: {caps: {per_day: 5}}}", true},
 		{"principals: {ci: {time_zone: UTC}}", false},
 		{"principals: {ci: {caps: {x: 5}}}", false},
+		{"network: {tailscale_tags: [gpulease, 'tag:gpu-1'], tailscale_server: https://headscale.example.org:8443, firewall_ruleset: no ssh}", true},
+		{"network: {tailscale_tags: [], tailscale_server: none, firewall_ruleset: none}", true},
+		{"network: {tailscale_tags: gpulease}", false},
+		{"network: {tailscale_tags: [tag:gpulease]}", false},
+		{"network: {tailscale_tags: [-a]}", false},
+		{"network: {tailscale_tags: ['tag:a;reboot']}", false},
+		{"network: {tailscale_server: 'http://headscale.example.org'}", false},
+		{"network: {tailscale_server: 'https://a$(reboot)'}", false},
+		{"network: {firewall_ruleset: ''}", false},
+		{"network: {tailscale: true}", false},
+		{"principals: {ci: {network: {firewall_ruleset: closed}}}", false},
 		{"nope: 1", false},
 	} {
 		_, err := policy.Parse("/p.yaml", []byte(c.file))

@@ -28,6 +28,9 @@ func (p *Policy) Show(w io.Writer) error {
 	row(keyTimeZone, p.zone().String())
 	row(keyRequireGuard, fmt.Sprint(p.RequireGuard))
 	row(keyUntracked, fmt.Sprint(p.CountUntracked))
+	for _, k := range networkKeys {
+		row(keyNetwork+"."+k.name, k.show(&p.Network))
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Principals)) {
 		limits := p.Principals[name]
 		for _, k := range limitKeys {

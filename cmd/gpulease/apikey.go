@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -30,7 +29,7 @@ func (s *settings) apiKey(ctx context.Context) (lambda.Key, error) {
 	case text != "":
 	case s.keyCommand != "":
 		from = "LAMBDA_API_KEY_COMMAND"
-		out, err := s.runKeyCommand(ctx)
+		out, err := s.runKeyCommand(ctx, from, s.keyCommand)
 		if err != nil {
 			return lambda.Key{}, err
 		}
@@ -42,7 +41,7 @@ func (s *settings) apiKey(ctx context.Context) (lambda.Key, error) {
 			return lambda.Key{}, fmt.Errorf("read the API key from LAMBDA_API_KEY_FILE: %w", err)
 		}
 		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, 4096))
+		b, err := io.ReadAll(io.LimitReader(f, maxKeyText))
 		if err != nil {
 			return lambda.Key{}, fmt.Errorf("read the API key from LAMBDA_API_KEY_FILE: %w", err)
 		}
@@ -57,24 +56,28 @@ func (s *settings) apiKey(ctx context.Context) (lambda.Key, error) {
 	return k, nil
 }
 
-func (s *settings) runKeyCommand(ctx context.Context) (string, error) {
+// maxKeyText bounds what a file or a command says, in bytes.
+const maxKeyText = 4096
+
+// runKeyCommand runs the command that a variable holds and returns what it prints.
+func (s *settings) runKeyCommand(ctx context.Context, variable, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, keyCommandTimeout)
 	defer cancel()
 	shell, flag := "sh", "-c"
 	if runtime.GOOS == "windows" {
 		shell, flag = "cmd", "/C"
 	}
-	cmd := exec.CommandContext(ctx, shell, flag, s.keyCommand)
+	cmd := exec.CommandContext(ctx, shell, flag, command)
 	cmd.Dir = s.keyCommandDir
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	// Standard error stays unread: what a key command says may hold the key.
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("run LAMBDA_API_KEY_COMMAND: %w", err)
+		return "", fmt.Errorf("run %s: %w", variable, err)
 	}
-	if out.Len() > 4096 {
-		return "", errors.New("run LAMBDA_API_KEY_COMMAND: it printed more than 4 KiB")
+	if out.Len() > maxKeyText {
+		return "", fmt.Errorf("run %s: it printed more than 4 KiB", variable)
 	}
 	return out.String(), nil
 }
@@ -138,6 +141,14 @@ func (a *account) SSHKeys(ctx context.Context) ([]lambda.SSHKey, error) {
 		return nil, err
 	}
 	return c.SSHKeys(ctx)
+}
+
+func (a *account) FirewallRulesets(ctx context.Context) ([]lambda.FirewallRuleset, error) {
+	c, err := a.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.FirewallRulesets(ctx)
 }
 
 func (a *account) Account(ctx context.Context) (string, error) {

@@ -30,7 +30,8 @@ type app struct {
 	guard   string
 	log     *slog.Logger
 	closers []func() error
-	key     atomic.Pointer[lambda.Key]                  // once it is known
+	key     atomic.Pointer[lambda.Key] // once it is known
+	joins   joinKeys
 	mayAsk  atomic.Pointer[func(principal string) bool] // where principals come by tokens
 
 	offering sync.Mutex
@@ -131,7 +132,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 			may := a.mayAsk.Load()
 			return may == nil || (*may)(principal)
 		},
-		EnsureGuard: guard, NoLaunch: guard == nil && role != lease.GuardServer && role != lease.GuardKeeper,
+		Tailnet: tailnetAccess{s, a.joins.add}, EnsureGuard: guard, NoLaunch: guard == nil && role != lease.GuardServer && role != lease.GuardKeeper,
 		Guard: a.guard, Logger: log, Crash: hooks.crash,
 	})
 	if err != nil {
@@ -157,21 +158,22 @@ func (a *app) close() error {
 	return errors.Join(errs...)
 }
 
-// redact removes the API key from a text, wherever both may have come from. It
+// redact removes the keys from a text, wherever both may have come from. It
 // is the last of several nets: no text should have held the key to begin with.
 func (a *app) redact(text string) string {
-	if key := a.key.Load(); key != nil {
-		text = strings.ReplaceAll(text, key.Reveal(), "[redacted]")
+	for _, secret := range a.secrets() {
+		text = strings.ReplaceAll(text, secret, "[redacted]")
 	}
 	return text
 }
 
 // secrets are what no output of a job is to show.
 func (a *app) secrets() []string {
+	secrets := a.joins.list()
 	if key := a.key.Load(); key != nil {
-		return []string{key.Reveal()}
+		secrets = append(secrets, key.Reveal())
 	}
-	return nil
+	return secrets
 }
 
 // whileReconciling runs f while this process reconciles (or stands by, if

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,7 +51,10 @@ func TestNoFileFromAMachineReplacesTheProgram(t *testing.T) {
 	program, err := os.ReadFile(w.exe)
 	require.NoError(t, err)
 	w.exe = filepath.Join(bin, "gpulease")
-	require.NoError(t, os.WriteFile(w.exe, program, 0o755))
+	syscall.ForkLock.RLock() // a child of another test would hold it open for writing, and it could not be run
+	err = os.WriteFile(w.exe, program, 0o755)
+	syscall.ForkLock.RUnlock()
+	require.NoError(t, err)
 	h := w.host("--root", root)
 	id := h.ok("launch_lease", map[string]any{"type": testType}).Lease
 	h.until(id, "ready")

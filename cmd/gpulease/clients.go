@@ -178,8 +178,8 @@ func (k *clients) entry(h client.Host, env []install.Variable, named bool) (clie
 	for _, v := range env {
 		e.Env[v.Name] = v.Value
 	}
-	// A host that was started from a desktop has not the PATH in which the command is found.
-	if path := k.s.env["PATH"]; h.Desktop && k.s.keyCommand != "" && path != "" && k.system != "windows" {
+	// A host that was started from a desktop has not the PATH in which the command is found, or tailscale.
+	if path := k.s.env["PATH"]; h.Desktop && (k.s.keyCommand != "" || k.s.authKeySource() != "") && path != "" && k.system != "windows" {
 		e.Env["PATH"] = path
 	}
 	roots := k.roots
@@ -210,5 +210,5 @@ func (k *clients) hideKey(text string) string {
 	if key := k.s.env["LAMBDA_API_KEY"]; len(key) > 3 {
 		text = strings.ReplaceAll(text, key, "[key]")
 	}
-	return keyInText.ReplaceAllString(text, "[key]")
+	return authKeyForms.ReplaceAllString(keyInText.ReplaceAllString(text, "[key]"), "[key]")
 }

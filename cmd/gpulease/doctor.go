@@ -76,6 +76,7 @@ func (s *settings) doctorConfig(key lambda.Key, cloud doctor.Cloud, keyErr error
 		Policy: s.policySource(), PolicyPath: s.policyPath, Principal: s.principal,
 		LedgerPath: s.ledgerPath, StateDir: s.stateDir, KeeperRuns: s.keeperIsThere, Now: time.Now,
 	}
+	c.Tailnet = s.doctorTailnet()
 	if c.KeySource == "LAMBDA_API_KEY_FILE" {
 		c.KeyFile = s.keyFile
 	}
@@ -122,4 +123,13 @@ func (s *settings) keeperIsThere() (bool, error) {
 		return false, fmt.Errorf("look for the keeper: %w", err)
 	}
 	return s.keeperRuns()
+}
+
+// doctorTailnet is what doctor is told of the tailnet.
+func (s *settings) doctorTailnet() doctor.Tailnet {
+	t := doctor.Tailnet{KeySource: s.authKeySource(), Up: tailnetAccess{s: s}.cli().Up}
+	if t.KeySource == authKeyFileVariable {
+		_, t.KeyErr = s.fileAuthKey()
+	}
+	return t
 }

@@ -195,6 +195,18 @@ func (i *installation) environment(ctx context.Context, further ...string) ([]in
 	if rules := s.policySetText(); rules != "" {
 		add(policySetVariable, rules)
 	}
+	if s.authKeyCommand != "" {
+		if authKeyForms.MatchString(s.authKeyCommand) {
+			return nil, usageError(fmt.Errorf("%s has the key itself in it, which does not belong into %s; use %s", authKeyCommandVariable, i.into, authKeyFileVariable))
+		}
+		add(authKeyCommandVariable, s.authKeyCommand)
+	}
+	if s.authKeyFile != "" {
+		add(authKeyFileVariable, s.authKeyFile)
+	}
+	if s.tailscale != "tailscale" {
+		add("GPULEASE_TAILSCALE", s.tailscale)
+	}
 	if s.logLevel != "info" {
 		add("GPULEASE_LOG_LEVEL", s.logLevel)
 	}

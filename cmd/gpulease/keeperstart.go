@@ -138,7 +138,8 @@ func (s *settings) startKeeper(a *app) (ended <-chan error, err error) {
 	cmd.Env = append(cmd.Env,
 		"GPULEASE_API_URL="+s.apiURL, "GPULEASE_SSH_PORT="+strconv.Itoa(s.sshPort), "GPULEASE_LEDGER="+s.ledgerPath,
 		"GPULEASE_STATE_DIR="+s.stateDir, "GPULEASE_PRINCIPAL="+s.principal, "GPULEASE_LOG_LEVEL="+s.keeperLogLevel(),
-		policySetVariable+"="+s.policySetText(), "LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile)
+		policySetVariable+"="+s.policySetText(), "LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile,
+		authKeyCommandVariable+"="+s.authKeyCommand, authKeyFileVariable+"="+s.authKeyFile, "GPULEASE_TAILSCALE="+s.tailscale)
 	if s.policyIsGiven {
 		cmd.Env = append(cmd.Env, "GPULEASE_POLICY="+s.policyPath)
 	}

@@ -66,6 +66,7 @@ var plots = map[string]plot{
 	"extension":  {play: (*stage).extending},
 	"approval":   {env: []string{"GPULEASE_POLICY_SET=approve_above=0"}, play: (*stage).approving},
 	"adoption":   {play: (*stage).adopting},
+	"tailnet":    {env: []string{"GPULEASE_POLICY_SET=network.tailscale_tags=gpulease"}, play: (*stage).joining},
 }
 
 // Where a launch can be cut short. Up to before nothing is on record, up to unsent
@@ -79,6 +80,7 @@ var (
 		"terminating", "terminate-sent", "terminate-noting", "terminate-noted",
 		"gone", "settling", "settled", "forgetting", "private-key-deleted", "forgotten",
 	}
+	joined   = []string{"tailnet-recording", "tailnet-recorded"}
 	bringing = []string{"jobs-ended", "rescued", "rescue-noted"}
 )
 
@@ -126,6 +128,10 @@ func matrix() []death {
 	add("preemption", "keeper", "serve", one("stopping", "stop-written"))
 	add("results", "keeper", "serve", bringing, down)
 	add("vanished", "keeper", "serve", one("absence-noted"))
+
+	add("tailnet", "serve", "serve", joined)
+	add("tailnet", "serve", "keeper", joined)
+	add("tailnet", "keeper", "serve", joined)
 	return m
 }
 

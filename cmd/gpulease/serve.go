@@ -115,8 +115,10 @@ func (s *settings) private() []string {
 	if !s.policyIsGiven {
 		paths = append(paths, filepath.Dir(s.policyPath))
 	}
-	if s.keyFile != "" {
-		paths = append(paths, s.keyFile)
+	for _, file := range []string{s.keyFile, s.authKeyFile} {
+		if file != "" {
+			paths = append(paths, file)
+		}
 	}
 	if !ledger.OnServer(s.ledgerPath) {
 		paths = append(paths, s.ledgerPath, s.ledgerPath+"-wal", s.ledgerPath+"-shm")
@@ -134,8 +136,10 @@ func (s *settings) ownFiles() []string {
 	if !ledger.OnServer(s.ledgerPath) {
 		files = append(files, s.ledgerPath)
 	}
-	if s.keyFile != "" {
-		files = append(files, s.keyFile)
+	for _, file := range []string{s.keyFile, s.authKeyFile} {
+		if file != "" {
+			files = append(files, file)
+		}
 	}
 	return files
 }

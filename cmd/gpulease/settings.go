@@ -21,20 +21,23 @@ import (
 type settings struct {
 	env map[string]string
 
-	apiURL        string
-	sshPort       int
-	policyPath    string
-	ledgerPath    string
-	stateDir      string
-	principal     string
-	keyCommand    string
-	keyCommandDir string // where it runs; "" for where we are
-	keyFile       string
-	logLevel      string
-	policyIsGiven bool
-	checked       bool
-	policySets    []policy.Set
-	policyFlags   []string
+	apiURL         string
+	sshPort        int
+	policyPath     string
+	ledgerPath     string
+	stateDir       string
+	principal      string
+	keyCommand     string
+	keyCommandDir  string // where it runs; "" for where we are
+	keyFile        string
+	authKeyFile    string
+	authKeyCommand string
+	tailscale      string // the program
+	logLevel       string
+	policyIsGiven  bool
+	checked        bool
+	policySets     []policy.Set
+	policyFlags    []string
 }
 
 func newSettings(environ []string) *settings {
@@ -69,6 +72,9 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.principal, "principal", s.or("GPULEASE_PRINCIPAL", "default"), "who the agent is, for the policy's limits per principal (GPULEASE_PRINCIPAL)")
 	f.StringVar(&s.keyCommand, "lambda-api-key-command", s.env["LAMBDA_API_KEY_COMMAND"], "a command that prints the API key (LAMBDA_API_KEY_COMMAND)")
 	f.StringVar(&s.keyFile, "lambda-api-key-file", s.env["LAMBDA_API_KEY_FILE"], "a file that holds the API key (LAMBDA_API_KEY_FILE)")
+	f.StringVar(&s.authKeyCommand, "tailscale-authkey-command", s.env[authKeyCommandVariable], "a command that prints a key with which a machine joins the tailnet, where the policy wants that ("+authKeyCommandVariable+")")
+	f.StringVar(&s.authKeyFile, "tailscale-authkey-file", s.env[authKeyFileVariable], "a file that holds such a key ("+authKeyFileVariable+")")
+	f.StringVar(&s.tailscale, "tailscale", s.or("GPULEASE_TAILSCALE", "tailscale"), "the tailscale program of this computer (GPULEASE_TAILSCALE)")
 	f.StringVar(&s.logLevel, "log-level", s.or("GPULEASE_LOG_LEVEL", "info"), "debug, info, warn or error, to standard error (GPULEASE_LOG_LEVEL)")
 }
 
@@ -119,6 +125,16 @@ func (s *settings) check() error {
 	}
 	if s.keyFile != "" {
 		if err := absolute("LAMBDA_API_KEY_FILE", &s.keyFile); err != nil {
+			return err
+		}
+	}
+	if s.authKeyFile != "" {
+		if err := absolute(authKeyFileVariable, &s.authKeyFile); err != nil {
+			return err
+		}
+	}
+	if strings.ContainsAny(s.tailscale, `/\\`) {
+		if err := absolute("GPULEASE_TAILSCALE", &s.tailscale); err != nil {
 			return err
 		}
 	}

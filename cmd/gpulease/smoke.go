@@ -87,7 +87,8 @@ func (s *settings) completeSmoke(ctx context.Context, o *smoke.Options, limit st
 		o.Env = append(o.Env, k+"="+v)
 	}
 	o.Env = append(o.Env, "GPULEASE_API_URL="+s.apiURL, "GPULEASE_SSH_PORT="+strconv.Itoa(s.sshPort),
-		"LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile)
+		"LAMBDA_API_KEY_COMMAND="+s.keyCommand, "LAMBDA_API_KEY_FILE="+s.keyFile,
+		authKeyCommandVariable+"="+s.authKeyCommand, authKeyFileVariable+"="+s.authKeyFile, "GPULEASE_TAILSCALE="+s.tailscale)
 	o.Detach, o.Version, o.Now = detach, version, time.Now
 	return nil
 }

@@ -1,6 +1,7 @@
 package lambdatest
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,8 +12,8 @@ const (
 	maxRulesets = 100
 )
 
-// rule is an inbound firewall rule. Rules are kept and shown; the machines'
-// ports do not follow them.
+// rule is an inbound firewall rule. The machines' SSH port follows them; it is 22 to
+// them, wherever it is.
 type rule struct {
 	Protocol      string `json:"protocol"`
 	PortRange     []int  `json:"port_range,omitempty"`
@@ -32,6 +33,40 @@ func openRules() []rule {
 		{Protocol: "tcp", PortRange: []int{22, 22}, SourceNetwork: "0.0.0.0/0", Description: "Allow SSH from anywhere"},
 		{Protocol: "icmp", SourceNetwork: "0.0.0.0/0", Description: "Allow ping from anywhere"},
 	}
+}
+
+// withoutFirewall is the region in which rules have no effect.
+const withoutFirewall = "us-south-1"
+
+// admits reports whether the firewall lets somebody reach an instance's SSH port: a
+// rule of the whole account, or of a ruleset that it was launched with, has to say so.
+func (s *Server) admits(id string, from net.Addr) bool {
+	source, err := netip.ParseAddrPort(from.String())
+	if err != nil {
+		return true // no address of the internet
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.instance(id)
+	if i == nil || i.Region.Name == withoutFirewall {
+		return true
+	}
+	rules := slices.Clone(s.acct.GlobalRules)
+	for _, r := range s.acct.Rulesets {
+		if slices.Contains(i.Rulesets, r.ID) {
+			rules = append(rules, r.Rules...)
+		}
+	}
+	return slices.ContainsFunc(rules, func(r rule) bool { return r.opensSSH(source.Addr().Unmap()) })
+}
+
+func (r rule) opensSSH(source netip.Addr) bool {
+	const port = 22
+	if r.Protocol != "tcp" && r.Protocol != "all" || len(r.PortRange) != 2 || r.PortRange[0] > port || r.PortRange[1] < port {
+		return false
+	}
+	network, err := netip.ParsePrefix(r.SourceNetwork)
+	return err == nil && network.Contains(source)
 }
 
 func readRules(f *fields, name string) []rule {

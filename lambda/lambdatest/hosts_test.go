@@ -178,3 +178,29 @@ func TestFaultsOfMachines(t *testing.T) {
 	require.NoError(t, c.sim.Close())
 	require.NoDirExists(t, temp)
 }
+
+func TestSSHPortFollowsTheFirewall(t *testing.T) {
+	c, id, login, host := sshCloud(t, virtual(time.Minute))
+	in := func() bool {
+		t.Helper()
+		_, err := c.sshTo(id, login, host.PublicKey(), "true")
+		return err == nil
+	}
+	global := func(rules string) { c.do("PUT", "/firewall-rules", `{"data":[`+rules+`]}`).ok(t) }
+	require.True(t, in(), "a new account is open")
+	for _, closed := range []string{
+		"", `{"protocol":"icmp","source_network":"0.0.0.0/0","description":""}`, `{"protocol":"udp","port_range":[1,65535],"source_network":"0.0.0.0/0","description":""}`,
+		`{"protocol":"tcp","port_range":[23,65535],"source_network":"0.0.0.0/0","description":""}`, `{"protocol":"tcp","port_range":[22,22],"source_network":"192.0.2.0/24","description":""}`,
+	} {
+		global(closed)
+		require.False(t, in(), "%s", closed)
+	}
+	global(`{"protocol":"all","port_range":[1,65535],"source_network":"127.0.0.0/8","description":""}`)
+	require.True(t, in())
+
+	// Of the rulesets only those count that it was launched with.
+	global("")
+	const ssh = `"rules":[{"protocol":"tcp","port_range":[22,22],"source_network":"0.0.0.0/0","description":""}]`
+	c.do("POST", "/firewall-rulesets", `{"name":"open","region":"us-east-1",`+ssh+`}`).ok(t)
+	require.False(t, in())
+}

@@ -38,8 +38,9 @@ func (s *Server) newMachine(ctx context.Context, i *instance, now time.Time) (*m
 	return machine.Start(ctx, machine.Config{
 		ID: i.ID, Addr: net.JoinHostPort(i.IP, strconv.Itoa(s.acct.SSHPort)), Dir: s.machineDir(i.ID),
 		AuthorizedKeys: keys, UserData: i.UserData, CloudInitDelay: delay, Hostname: hostname,
-		GPU:  machine.GPU{Count: i.Type.Specs.GPUs, Name: i.Type.GPUName, MemoryMiB: i.Type.GPUMemoryMiB, Fault: i.GPUFault, Emulate: !s.cfg.HostGPU},
-		Logf: func(format string, args ...any) { s.cfg.Logf("instance %s: %s", i.ID, fmt.Sprintf(format, args...)) },
+		GPU:   machine.GPU{Count: i.Type.Specs.GPUs, Name: i.Type.GPUName, MemoryMiB: i.Type.GPUMemoryMiB, Fault: i.GPUFault, Emulate: !s.cfg.HostGPU},
+		Admit: func(from net.Addr) bool { return s.admits(i.ID, from) },
+		Logf:  func(format string, args ...any) { s.cfg.Logf("instance %s: %s", i.ID, fmt.Sprintf(format, args...)) },
 	})
 }
 

@@ -26,6 +26,7 @@ type Holdings interface {
 	Instances(ctx context.Context) ([]lambda.Instance, error)
 	SSHKeys(ctx context.Context) ([]lambda.SSHKey, error)
 	Filesystems(ctx context.Context) ([]lambda.Filesystem, error)
+	FirewallRulesets(ctx context.Context) ([]lambda.FirewallRuleset, error)
 	FirewallRules(ctx context.Context) ([]lambda.FirewallRule, error)
 	GlobalFirewallRuleset(ctx context.Context) (lambda.GlobalFirewallRuleset, error)
 }
@@ -62,6 +63,7 @@ type readings struct {
 	images      answer[[]lambda.Image]
 	filesystems answer[[]lambda.Filesystem]
 	rules       answer[[]lambda.FirewallRule]
+	rulesets    answer[[]lambda.FirewallRuleset] // read only where the policy names one
 	global      answer[lambda.GlobalFirewallRuleset]
 }
 
@@ -73,6 +75,9 @@ func (x *examination) read(ctx context.Context) {
 	x.account.filesystems = ask(ctx, x.Cloud.Filesystems)
 	x.account.rules = ask(ctx, x.Cloud.FirewallRules)
 	x.account.global = ask(ctx, x.Cloud.GlobalFirewallRuleset)
+	if x.policy != nil && x.policy.Network.FirewallRuleset != "" {
+		x.account.rulesets = ask(ctx, x.Cloud.FirewallRulesets)
+	}
 }
 
 // unread notes that a reading failed, under the class of its error.

@@ -39,6 +39,8 @@ type Config struct {
 	// KeeperRuns says whether a keeper holds its lock in the state directory.
 	KeeperRuns func() (bool, error)
 
+	Tailnet Tailnet // optional, unless the policy has machines join one
+
 	Now func() time.Time
 	// Redact is put to every text before it is kept; optional.
 	Redact func(string) string
@@ -133,6 +135,7 @@ func Run(ctx context.Context, c Config) Report {
 	x.began = began.Add(x.now().Sub(x.Now())) // by Lambda's clock, where that is the one that counts
 	x.clock()
 	x.checkPolicy()
+	x.tailnet(ctx)
 	keyFiles := x.keyFiles() // before the ledger: what is older than the ledger's copy is in it
 	x.openLedger(ctx)
 	if x.ledger != nil {
@@ -147,6 +150,7 @@ func Run(ctx context.Context, c Config) Report {
 		x.images()
 		x.capacity(ctx)
 		x.firewall()
+		x.rulesets()
 		x.filesystems()
 		x.limits()
 		x.leftovers(ctx)

@@ -30,12 +30,19 @@ func (x *examination) firewall() {
 	}
 	const check = "firewall"
 	var narrow []string
-	for _, r := range slices.Concat(rules.got, global.got.Rules) {
+	all := slices.Concat(rules.got, global.got.Rules)
+	joins := x.policy != nil && x.policy.Network.Joins()
+	for _, r := range x.named() {
+		if !joins {
+			all = append(all, r.Rules...)
+		}
+	}
+	for _, r := range all {
 		if !opens(r, sshPort) {
 			continue
 		}
 		from, err := netip.ParsePrefix(r.SourceNetwork)
-		if err == nil && from.Bits() == 0 {
+		if err == nil && from.Bits() == 0 && !joins {
 			x.ok(check, Network, "port %d is open to everybody, so to us (and only a lease's own key gets in)", sshPort)
 			return
 		}
@@ -45,6 +52,10 @@ func (x *examination) firewall() {
 	}
 	if err := firstError(rules.err, global.err); err != nil {
 		x.unread(check, err) // the other half may hold the rule
+		return
+	}
+	if joins {
+		x.publicSSH(narrow)
 		return
 	}
 	if len(narrow) > 0 {

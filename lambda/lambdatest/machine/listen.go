@@ -80,6 +80,11 @@ func (m *Machine) serve(l net.Listener) {
 				}
 				continue
 			}
+			if !m.admit(c.RemoteAddr()) {
+				m.logf("%s: the firewall does not let %s in", m, c.RemoteAddr())
+				c.Close()
+				continue
+			}
 			m.adopt(newGatedConn(c, m.gate))
 		}
 	})

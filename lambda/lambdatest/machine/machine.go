@@ -48,6 +48,9 @@ type Config struct {
 	// Env is further environment of every command, as NAME=value. A PATH in it
 	// replaces the host's, after the machine's own programs.
 	Env []string
+	// Admit says who may connect, as a firewall before the machine does; nil lets
+	// everybody. It must not call the machine.
+	Admit func(from net.Addr) bool
 	// Logf gets a line for each event; nil means nowhere. Commands, keys and
 	// user_data are never in it.
 	Logf func(format string, args ...any)
@@ -67,6 +70,7 @@ type Machine struct {
 	env                []string
 	shell              string
 	logf               func(string, ...any)
+	admit              func(net.Addr) bool
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -104,7 +108,7 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 		return nil, errors.New("start a machine: no ID")
 	}
 	m := &Machine{
-		id: c.ID, user: c.User, hostname: c.Hostname, logf: c.Logf,
+		id: c.ID, user: c.User, hostname: c.Hostname, logf: c.Logf, admit: c.Admit,
 		gate: newGate(), herd: newHerd(c.ID), conns: map[*gatedConn]struct{}{}, gpu: c.GPU,
 	}
 	if m.user == "" {
@@ -112,6 +116,9 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 	}
 	if m.hostname == "" {
 		m.hostname = m.id
+	}
+	if m.admit == nil {
+		m.admit = func(net.Addr) bool { return true }
 	}
 	if m.logf == nil {
 		m.logf = func(string, ...any) {}

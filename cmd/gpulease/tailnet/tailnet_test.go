@@ -1,0 +1,71 @@
+//go:build unix
+
+package tailnet_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gpulease/gpulease/cmd/gpulease/tailnet"
+)
+
+// program is a tailscale that answers so. These tests run one after the other: a program
+// that was written while another one was being started could be busy.
+func program(t *testing.T, script string) tailnet.CLI {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tailscale")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n[ \"$*\" = 'status --json' ] || exit 64\n"+script), 0o755))
+	return tailnet.CLI(path)
+}
+
+func answering(t *testing.T, json string) tailnet.CLI {
+	return program(t, "cat <<'EOF'\n"+json+"\nEOF\n")
+}
+
+const running = `"BackendState": "Running", "Self": {"HostName": "desk", "Online": true}`
+
+func TestFind(t *testing.T) {
+	c := answering(t, `{`+running+`, "Peer": {
+		"nodekey:1": {"HostName": "gl-abcd-one", "DNSName": "gl-abcd-one.tail1.ts.net.", "TailscaleIPs": ["fd7a:115c:a1e0::1", "100.64.0.1"], "Online": true},
+		"nodekey:2": {"HostName": "GL-ABCD-TWO", "DNSName": "gl-abcd-two.tail1.ts.net.", "TailscaleIPs": ["fd7a:115c:a1e0::2"], "Online": true},
+		"nodekey:3": {"HostName": "gl-abcd-three", "DNSName": "gl-abcd-three.tail1.ts.net.", "TailscaleIPs": ["100.64.0.3"], "Online": false},
+		"nodekey:4": {"HostName": "gl-abcd-three", "DNSName": "gl-abcd-three-1.tail1.ts.net.", "TailscaleIPs": ["100.64.0.4"], "Online": true},
+		"nodekey:5": {"HostName": "gl-abcd-five", "DNSName": "gl-abcd-five.tail1.ts.net.", "TailscaleIPs": ["100.64.0.5"], "Online": true},
+		"nodekey:6": {"HostName": "gl-abcd-five", "DNSName": "gl-abcd-five-1.tail1.ts.net.", "TailscaleIPs": ["100.64.0.6"], "Online": true},
+		"nodekey:7": {"HostName": "gl-abcd-seven", "DNSName": "", "TailscaleIPs": null, "Online": true}
+	}}`)
+	require.NoError(t, c.Up(t.Context()))
+	for name, want := range map[string]string{"gl-abcd-one": "100.64.0.1", "gl-abcd-two": "fd7a:115c:a1e0::2", "gl-abcd-three": "100.64.0.4"} {
+		addr, err := c.Find(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, want, addr.String())
+	}
+	for _, name := range []string{"gl-abcd-eight", "gl-abcd-seven", "gl-abcd", "desk", ""} {
+		addr, err := c.Find(t.Context(), name)
+		require.NoError(t, err)
+		require.False(t, addr.IsValid(), "%s", name)
+	}
+	_, err := c.Find(t.Context(), "gl-abcd-five")
+	require.ErrorContains(t, err, "2 machines in the tailnet call themselves gl-abcd-five")
+}
+
+func TestThisComputerIsNotInATailnet(t *testing.T) {
+	for want, c := range map[string]tailnet.CLI{
+		"is not there (GPULEASE_TAILSCALE)": "tailscale-that-is-nowhere",
+		"no such file":                      tailnet.CLI(filepath.Join(t.TempDir(), "none")),
+		`"NeedsLogin"`:                      answering(t, `{"BackendState": "NeedsLogin"}`),
+		`"Stopped"`:                         answering(t, `{"BackendState": "Stopped", "Peer": null}`),
+		"offline":                           answering(t, `{"BackendState": "Running", "Self": {"Online": false}}`),
+		"failed to connect; is tailscaled running?": program(t, "echo 'failed to connect; is\ntailscaled running?' >&2; exit 1\n"),
+		"its answer is not JSON":                    answering(t, "hello"),
+	} {
+		err := c.Up(t.Context())
+		require.ErrorIs(t, err, tailnet.ErrNotUp)
+		require.ErrorContains(t, err, want)
+		_, err = c.Find(t.Context(), "gl-abcd-one")
+		require.ErrorIs(t, err, tailnet.ErrNotUp)
+	}
+}
