@@ -51,16 +51,31 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			ctx = tools.WithReporter(ctx, reporter)
 		}
 
+		asker, err := s.asker(ctx, t.Name, req.Params)
+		if asker != nil {
+			ctx = tools.WithAsker(ctx, asker)
+		}
+
 		quiet := reporter.KeepAlive(aliveEvery, func(since time.Duration) string {
 			return fmt.Sprintf("%s is still at work, for %d s", t.Name, int(since.Seconds()))
 		})
-		o := s.answer(ctx, t, arguments(req))
+		o := outcome{err: err}
+		if err == nil {
+			o = s.answer(ctx, t, arguments(req))
+		}
 		quiet()
+		question := inputRequired(o.err)
+		if question != nil {
+			o.err = nil
+		}
 		s.tell(ctx, t.Name, time.Since(began), o.err)
 		reporter.Settle()
 		s.record(ctx, t.Name, began, o.err)
 		if s.config.Called != nil {
 			s.config.Called(t.Name, time.Since(began), o.err)
+		}
+		if question != nil {
+			return question, nil
 		}
 		if o.err != nil {
 			return failure(tools.Explain(o.err, s.config.Redact)), nil

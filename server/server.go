@@ -47,6 +47,10 @@ type Config struct {
 	// that gpulease has not explained are shown without their cause.
 	Redact func(string) string
 
+	// AskPerson lets tools ask the person behind a client (elicitation), where the client
+	// says that it can. It is the operator's to switch on: clients answer as they like.
+	AskPerson bool
+
 	// Called is told of every call when it is answered; nil: nobody is.
 	Called func(tool string, took time.Duration, err error)
 	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
@@ -89,6 +93,7 @@ type Server struct {
 	tools     map[string]tools.Tool
 	resources []resource
 	watches   *watches
+	questions *questions
 }
 
 // New assembles a server. It fails on what would only show at a client: two
@@ -104,7 +109,7 @@ func New(c Config) (*Server, error) {
 	c.StopGrace = orDefault(c.StopGrace, defaultStopGrace)
 	c.ParentPoll = orDefault(c.ParentPoll, defaultParentPoll)
 	c.WatchEvery = orDefault(c.WatchEvery, defaultWatchEvery)
-	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4), tools: map[string]tools.Tool{}}
+	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4), tools: map[string]tools.Tool{}, questions: newQuestions()}
 	s.watches = &watches{s: s, of: map[string]*watch{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

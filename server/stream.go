@@ -115,12 +115,17 @@ func (s *stream) notify(method string, params map[string]any) error {
 	if err != nil {
 		return err
 	}
+	return s.say(line)
+}
+
+// say sends a message of ours that belongs to the call, before its answer.
+func (s *stream) say(message []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.raise() {
 		return errAnswered
 	}
-	return s.event(line)
+	return s.event(message)
 }
 
 // raise makes the response a stream of events, if it may still become one.

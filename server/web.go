@@ -179,6 +179,10 @@ func (w *web) postMCP(to http.ResponseWriter, r *http.Request, who caller) {
 			return
 		}
 		defer done()
+		if w.server.questions.answer(id, p.raw) {
+			to.WriteHeader(http.StatusAccepted)
+			return
+		}
 	}
 	w.serveStream(to, r, w.streamable)
 }
