@@ -51,6 +51,10 @@ type Config struct {
 	// says that it can. It is the operator's to switch on: clients answer as they like.
 	AskPerson bool
 
+	// Changing: the lists of tools and prompts may change while it is served. Ours never
+	// do; those of the conformance suite's server do.
+	Changing bool
+
 	// Called is told of every call when it is answered; nil: nobody is.
 	Called func(tool string, took time.Duration, err error)
 	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
@@ -140,7 +144,7 @@ func New(c Config) (*Server, error) {
 func (s *Server) options(hooks *mcpserver.Hooks) []mcpserver.ServerOption {
 	c := s.config
 	options := []mcpserver.ServerOption{
-		mcpserver.WithToolCapabilities(false),
+		mcpserver.WithToolCapabilities(c.Changing),
 		mcpserver.WithHooks(hooks),
 		// Private: an HTTP server may show principals different tools.
 		mcpserver.WithCacheHints(listTTL.Milliseconds(), mcp.CacheScopePrivate),
@@ -162,7 +166,7 @@ func (s *Server) options(hooks *mcpserver.Hooks) []mcpserver.ServerOption {
 			mcpserver.WithMethodCacheHints(mcp.MethodResourcesRead, 0, mcp.CacheScopePrivate))
 	}
 	if len(c.Prompts) > 0 {
-		options = append(options, mcpserver.WithPromptCapabilities(false))
+		options = append(options, mcpserver.WithPromptCapabilities(c.Changing))
 	}
 	if c.Complete != nil {
 		options = append(options, mcpserver.WithCompletions(),

@@ -91,14 +91,18 @@ func (s *stream) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writeHeader(http.StatusOK)
+	said := recode(b)
 	if s.raised && !strings.HasPrefix(s.header.Get("Content-Type"), eventStream) {
-		if err := s.event(bytes.TrimSpace(b)); err != nil {
+		if err := s.event(bytes.TrimSpace(said)); err != nil {
 			return 0, err
 		}
 		return len(b), nil
 	}
 	s.limit()
-	return s.to.Write(b)
+	if n, err := s.to.Write(said); err != nil {
+		return min(n, len(b)), err
+	}
+	return len(b), nil
 }
 
 // Flush is part of what the library wants of a response that can be a stream.

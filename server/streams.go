@@ -159,15 +159,16 @@ type lineWriter struct {
 }
 
 func (w *lineWriter) Write(line []byte) (int, error) {
+	said := recode(line)
 	w.mu.Lock()
-	n, err := w.to.Write(line)
+	n, err := w.to.Write(said)
 	w.mu.Unlock()
 	if err != nil {
 		w.broken(err)
-		return n, err
+		return min(n, len(line)), err
 	}
-	w.open.wrote(line)
-	return n, nil
+	w.open.wrote(said)
+	return len(line), nil
 }
 
 // notify writes a notification and returns when it is written.
