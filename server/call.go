@@ -78,7 +78,7 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			return question, nil
 		}
 		if o.err != nil {
-			return failure(tools.Explain(o.err, s.config.Redact)), nil
+			return failure(s.explain(o.err)), nil
 		}
 		return &mcp.CallToolResult{
 			Content:           []mcp.Content{mcp.NewTextContent(o.result.Text)},
@@ -121,6 +121,13 @@ func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage)
 		ctx = streamed
 	}
 	return s.run(ctx, t, args)
+}
+
+// explain is an error as clients are told it.
+func (s *Server) explain(err error) *lease.Error {
+	e := tools.Explain(err, s.config.Redact)
+	e.Why, e.Next = tools.Served(e.Why, s.served), tools.Served(e.Next, s.served)
+	return e
 }
 
 // failure is text only: some hosts show the model the text of an error result,

@@ -40,7 +40,7 @@ func (c *coded) Error() string {
 // forClient is an error of a resource or a prompt as its client is told it: what is not
 // there and what was asked wrongly have codes of their own.
 func (s *Server) forClient(ctx context.Context, err error, uri string) error {
-	told := tools.Explain(err, s.config.Redact)
+	told := s.explain(err)
 	text := tools.Render(told)
 	switch told.Code {
 	case lease.CodeLeaseNotFound, lease.CodeJobNotFound:

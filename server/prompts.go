@@ -15,6 +15,9 @@ const maxCompletions = 100
 
 func (s *Server) addPrompts() {
 	for _, p := range s.config.Prompts {
+		if slices.ContainsFunc(p.Needs, func(name string) bool { _, ok := s.tools[name]; return !ok }) {
+			continue
+		}
 		d := mcp.Prompt{Name: p.Name, Title: p.Title, Description: p.Description}
 		for _, a := range p.Arguments {
 			d.Arguments = append(d.Arguments, mcp.PromptArgument{Name: a.Name, Description: a.Description, Required: a.Required})

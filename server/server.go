@@ -98,6 +98,7 @@ type Server struct {
 	resources []resource
 	watches   *watches
 	questions *questions
+	served    []string // names of the tools, where they were chosen from more
 }
 
 // New assembles a server. It fails on what would only show at a client: two
@@ -131,7 +132,7 @@ func New(c Config) (*Server, error) {
 		case len(t.Description) > maxDescription:
 			return nil, fmt.Errorf("the description of %q has %d characters, the most is %d", t.Name, len(t.Description), maxDescription)
 		}
-		s.tools[t.Name] = t
+		s.tools[t.Name], s.served = t, t.Beside()
 		s.mcp.AddTool(definition(t), s.handler(t))
 	}
 	s.addResources(hooks)

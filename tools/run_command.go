@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -191,6 +192,17 @@ func nextForJob(j remote.Job, truncated bool) step {
 		return say("run_command for more; stop_lease when you are done")
 	}
 }
+
+// trim also keeps what was left out from naming a tool that is not served.
+func (o *runOut) trim(served []string) {
+	o.advice.trim(served)
+	if served != nil && !slices.Contains(served, "read_output") {
+		o.Stdout, o.Stderr = leftOut.ReplaceAllString(o.Stdout, "$1 ...]"), leftOut.ReplaceAllString(o.Stderr, "$1 ...]")
+	}
+}
+
+// leftOut is how an excerpt says that there is more.
+var leftOut = regexp.MustCompile(`(\[\.\.\. (?:\d+ bytes )?left out(?: here)?); read_output [^\n]*\.\.\.\]`)
 
 // Text is the job in a line and what it wrote.
 func (o runOut) Text() string {
