@@ -21,20 +21,13 @@ type answering struct {
 // hostOf is a host whose user can be asked.
 func (w *world) hostOf(p *answering, version string, args ...string) *host {
 	w.t.Helper()
-	h := &host{t: w.t, cmd: w.program(append([]string{"serve"}, args...)...), log: &lockedBuffer{}}
-	h.cmd.Stderr = h.log
-	c := mcp.NewClient(&mcp.Implementation{Name: "desk", Version: "2"}, &mcp.ClientOptions{
+	return w.hostWith(&mcp.ClientOptions{
 		ElicitationHandler: func(_ context.Context, r *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
 			p.asked.Add(1)
 			p.text.Store(r.Params.Message)
 			return p.result, nil
 		},
-	})
-	s, err := c.Connect(context.Background(), &mcp.CommandTransport{Command: h.cmd}, &mcp.ClientSessionOptions{ProtocolVersion: version})
-	require.NoError(w.t, err, "%s", h.log)
-	h.session = s
-	w.t.Cleanup(func() { _ = s.Close() })
-	return h
+	}, version, args...)
 }
 
 var (
@@ -58,7 +51,7 @@ func TestAPersonApprovesInTheClient(t *testing.T) {
 			require.NotContains(t, string(a.Raw), "has not approved")
 			h.until(a.Lease, "ready")
 			require.Equal(t, 1, w.sim.LaunchCount())
-			require.Contains(t, w.says(0, "audit", "show", a.Lease), "approved by elicitation (client desk 2, principal default)")
+			require.Contains(t, w.says(0, "audit", "show", a.Lease), "approved by elicitation (client host 1, principal default)")
 			w.stop(h, a.Lease)
 		})
 	}
