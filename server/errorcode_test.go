@@ -41,6 +41,20 @@ func TestFailuresHaveTheCodeOfTheirRevision(t *testing.T) {
 			require.Equal(t, tc.modern, m.Error.Code, "%v", tc.params)
 		}
 	})
+	t.Run("HTTP+SSE", func(t *testing.T) {
+		site := newSite(t, func(c *server.Config, _ *server.HTTP) { *c = (&shop{things: map[string]string{}}).config(*c) })
+		stream := site.ask("GET", "/sse", "")
+		endpoint := readEndpoint(t, stream)
+		next := reader(t, stream)
+		for _, tc := range wrongs {
+			status, _ := site.status("POST", endpoint, request(t, 1, tc.method, tc.params))
+			require.Equal(t, 202, status)
+			m := next()
+			require.NotNil(t, m.Error)
+			require.Equal(t, tc.older, m.Error.Code, "%v", tc.params)
+			require.Contains(t, m.Error.Message, tc.text)
+		}
+	})
 	t.Run("HTTP", func(t *testing.T) {
 		site := newSite(t, func(c *server.Config, _ *server.HTTP) { *c = (&shop{things: map[string]string{}}).config(*c) })
 		session := site.session()
