@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(serve(c))
 	case "asking-briefly":
 		c := config()
-		c.AskPerson, c.CallTimeout = true, 2*time.Second
+		c.AskPerson, c.CallTimeout = true, 4*time.Second
 		os.Exit(serve(c))
 	case "shop":
 		os.Exit(serve((&shop{things: map[string]string{}}).config(config())))
