@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/policy"
 	"github.com/gpulease/gpulease/remote"
 	"github.com/gpulease/gpulease/tools"
 )
@@ -53,10 +54,8 @@ func ends() []remote.Job {
 
 // deskOf is a desk that has a lease and a job as given, with much output or none.
 func deskOf(row lease.Lease, job remote.Job) *desk {
-	d := hostile()
-	d.row, d.then = row, nil
+	d := &desk{row: row}
 	d.warnings = []string{"nobody enforces this lease's deadline at the moment; start gpulease serve, or stop_lease when you are done"}
-	d.notices = nil
 	d.capacity = offers()
 	d.launch = func(context.Context, lease.LaunchRequest) (lease.Lease, error) { return row, nil }
 	d.stop = func() (lease.Lease, error) { return row, nil }
@@ -76,9 +75,15 @@ func deskOf(row lease.Lease, job remote.Job) *desk {
 	d.page = func(_ remote.Stream, offset int64, _ int, _ time.Duration) (remote.Page, error) {
 		return remote.Page{Job: job, Data: []byte("x"), Offset: offset, NextOffset: offset + 1, Size: 2}, nil
 	}
+	d.quote = func(lease.LaunchRequest) (lease.Quote, error) {
+		return lease.Quote{TTL: time.Hour, Decision: policy.Decision{Verdict: policy.Deny}}, nil
+	}
+	d.use = func() (lease.Use, error) { return lease.Use{}, nil }
+	d.cancel = func(time.Duration) (remote.Job, error) { return job, nil }
+	d.open = func(int, int) (lease.Forward, error) { return lease.Forward{LocalAddr: "127.0.0.1:40001"}, nil }
 	d.search = func(remote.Stream, remote.Search) (remote.Found, error) { return remote.Found{Job: job, Size: 1}, nil }
 	d.output = func(head, tail int) (o, e remote.Excerpt, err error) {
-		return excerptOf(strings.Repeat("line\n", 1<<16), head, tail), excerptOf(strings.Repeat("\x01", 1<<16), head, tail), nil
+		return excerptOf(strings.Repeat("line\n", 1<<11), head, tail), excerptOf(strings.Repeat("\x01", 1<<13), head, tail), nil
 	}
 	return d
 }
@@ -99,11 +104,12 @@ func TestNoSelectionNamesAToolThatIsAbsent(t *testing.T) {
 	root := t.TempDir()
 	for name, choice := range selections() {
 		t.Run(name, func(t *testing.T) {
+			d := &desk{}
+			chosen, err := choice.Of(tools.All(tools.Deps{Leases: d, Roots: []string{root}}))
+			require.NoError(t, err)
+			served := chosen[0].Beside()
 			for i, row := range standings() {
-				d := deskOf(row, ends()[i%len(ends())])
-				chosen, err := choice.Of(tools.All(tools.Deps{Leases: d, Roots: []string{root}}))
-				require.NoError(t, err)
-				served := chosen[0].Beside()
+				*d = *deskOf(row, ends()[i%len(ends())])
 				for _, tool := range chosen {
 					for _, args := range calls[tool.Name] {
 						r, err := tool.Call(t.Context(), json.RawMessage(args))
