@@ -145,7 +145,11 @@ func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Tim
 		}
 		now := m.now()
 		if l.State == AwaitingApproval && l.ApprovedAt.IsZero() && !now.Before(l.DecideBy) {
-			if l, err = m.withdraw(ctx, l, Expired, "nobody approved it in time"); err != nil {
+			l, err = m.withdraw(ctx, l, Expired, "nobody approved it in time")
+			if errors.Is(err, ErrConflict) {
+				continue
+			}
+			if err != nil {
 				return l, err
 			}
 		}
