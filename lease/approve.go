@@ -47,24 +47,49 @@ func (m *Manager) asked(ctx context.Context, l Lease, d policy.Decision) (Lease,
 // and time, at no higher price. by names the person. Whoever works for the
 // lease's home launches it then. Approving again changes nothing.
 func (m *Manager) Approve(ctx context.Context, id ID, by string) (Lease, error) {
-	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string) {
-		if l.ApprovedAt.IsZero() {
-			l.ApprovedAt, l.ApprovedBy, l.Detail = now, by, "approved by "+by+"; about to be launched"
-		}
-		return l, "approved by " + by
+	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string, error) {
+		l, note := l.approved(now, by)
+		return l, note, nil
 	})
+}
+
+// ApproveShown says yes to a request as a person was shown it. One that has become
+// another since, or that somebody has decided about, stays as it is.
+func (m *Manager) ApproveShown(ctx context.Context, shown Lease, by string) (Lease, error) {
+	return m.decide(ctx, shown.ID, func(l Lease, now time.Time) (Lease, string, error) {
+		if l.asked() != shown.asked() || !l.ApprovedAt.IsZero() {
+			return l, "", &Error{
+				Code: CodeInvalidInput, Message: fmt.Sprintf("lease %s is not what was shown any more", l.ID), Why: l.Detail, LeaseID: l.ID,
+				Next: fmt.Sprintf("get_lease with lease_id %q", l.ID),
+			}
+		}
+		l, note := l.approved(now, by)
+		return l, note, nil
+	})
+}
+
+func (l Lease) approved(now time.Time, by string) (Lease, string) {
+	if l.ApprovedAt.IsZero() {
+		l.ApprovedAt, l.ApprovedBy, l.Detail = now, by, "approved by "+by+"; about to be launched"
+	}
+	return l, "approved by " + by
+}
+
+// asked is what a person is shown of a request that waits, but for its purpose.
+func (l Lease) asked() string {
+	return fmt.Sprint(l.ID, l.Principal, l.Type, l.AskedRegion, l.ImageFamily, l.GPUs, l.TTL, l.Price, l.WorstCase(), l.DecideBy.UnixMilli())
 }
 
 // Deny says no to a request that waits, also to one that was approved and is
 // not launched yet.
 func (m *Manager) Deny(ctx context.Context, id ID, by, why string) (Lease, error) {
-	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string) {
+	return m.decide(ctx, id, func(l Lease, now time.Time) (Lease, string, error) {
 		l.State, l.Reason, l.StopAt, l.EndedAt = Ended, Denied, now, now
 		l.Detail = "denied by " + by
 		if why != "" {
 			l.Detail += ": " + why
 		}
-		return l, l.Detail
+		return l, l.Detail, nil
 	})
 }
 
@@ -111,7 +136,7 @@ func (m *Manager) policyOf(l Lease) (*policy.Policy, error) {
 	return source.Current()
 }
 
-func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string)) (_ Lease, err error) {
+func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Time) (Lease, string, error)) (_ Lease, err error) {
 	defer m.nudgeUnless(&err)
 	for {
 		l, err := m.get(ctx, id)
@@ -120,7 +145,11 @@ func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Tim
 		}
 		now := m.now()
 		if l.State == AwaitingApproval && l.ApprovedAt.IsZero() && !now.Before(l.DecideBy) {
-			if l, err = m.withdraw(ctx, l, Expired, "nobody approved it in time"); err != nil {
+			l, err = m.withdraw(ctx, l, Expired, "nobody approved it in time")
+			if errors.Is(err, ErrConflict) {
+				continue
+			}
+			if err != nil {
 				return l, err
 			}
 		}
@@ -130,7 +159,10 @@ func (m *Manager) decide(ctx context.Context, id ID, change func(Lease, time.Tim
 				Next: "gpulease leases shows what waits",
 			}
 		}
-		l, note := change(l, now)
+		l, note, err := change(l, now)
+		if err != nil {
+			return l, err
+		}
 		m.Crash("deciding")
 		done, err := m.Store.Update(ctx, l, note)
 		if errors.Is(err, ErrConflict) {

@@ -53,6 +53,49 @@ func TestApprovedRequestIsLaunchedAsItWasAsked(t *testing.T) {
 	k.settled(k.untilState(l.ID, lease.Ended))
 }
 
+// A yes is to what was shown: not to what has become another, nor to what somebody has
+// decided about meanwhile.
+func TestAYesIsToWhatWasShown(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, askAlways)
+	shown := k.launch(lease.LaunchRequest{TTL: 30 * time.Minute})
+	for name, change := range map[string]func(*lease.Lease){
+		"another type":      func(l *lease.Lease) { l.Type = "gpu_8x_h100" },
+		"a longer time":     func(l *lease.Lease) { l.TTL = time.Hour },
+		"another price":     func(l *lease.Lease) { l.Price++ },
+		"another region":    func(l *lease.Lease) { l.AskedRegion = "elsewhere" },
+		"another principal": func(l *lease.Lease) { l.Principal = "bob" },
+		"another end":       func(l *lease.Lease) { l.DecideBy = l.DecideBy.Add(time.Second) },
+	} {
+		other := shown
+		change(&other)
+		_, err := k.m.ApproveShown(t.Context(), other, "elicitation")
+		require.ErrorContains(t, err, "is not what was shown any more", name)
+	}
+	require.Equal(t, lease.AwaitingApproval, k.get(shown.ID).State)
+	require.Zero(t, k.get(shown.ID).ApprovedAt)
+
+	_, err := k.m.ApproveShown(lease.ActAs(t.Context(), "somebody-else"), shown, "elicitation")
+	require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err), "it is another principal's")
+	_, err = k.m.Approve(t.Context(), shown.ID, "ann")
+	require.NoError(t, err)
+	_, err = k.m.ApproveShown(t.Context(), shown, "elicitation")
+	require.Error(t, err)
+	require.Equal(t, "ann", k.get(shown.ID).ApprovedBy, "the first yes stands")
+
+	denied := k.launch(lease.LaunchRequest{})
+	_, err = k.m.Deny(t.Context(), denied.ID, "ann", "too dear")
+	require.NoError(t, err)
+	_, err = k.m.ApproveShown(t.Context(), denied, "elicitation")
+	require.ErrorContains(t, err, "does not wait for approval: it is ended")
+
+	late := k.launch(lease.LaunchRequest{})
+	k.pass(1, late.DecideBy.Sub(late.CreatedAt)+time.Second)
+	_, err = k.m.ApproveShown(t.Context(), late, "elicitation")
+	require.ErrorContains(t, err, "does not wait for approval: it is ended")
+	require.Equal(t, lease.Expired, k.get(late.ID).Reason)
+}
+
 func TestRequestThatIsNotApproved(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, lambdatest.Config{}, askAlways)

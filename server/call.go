@@ -51,19 +51,34 @@ func (s *Server) handler(t tools.Tool) mcpserver.ToolHandlerFunc {
 			ctx = tools.WithReporter(ctx, reporter)
 		}
 
+		asker, err := s.asker(ctx, t.Name, req.Params)
+		if asker != nil {
+			ctx = tools.WithAsker(ctx, asker)
+		}
+
 		quiet := reporter.KeepAlive(aliveEvery, func(since time.Duration) string {
 			return fmt.Sprintf("%s is still at work, for %d s", t.Name, int(since.Seconds()))
 		})
-		o := s.answer(ctx, t, arguments(req))
+		o := outcome{err: err}
+		if err == nil {
+			o = s.answer(ctx, t, arguments(req))
+		}
 		quiet()
+		question := inputRequired(o.err)
+		if question != nil {
+			o.err = nil
+		}
 		s.tell(ctx, t.Name, time.Since(began), o.err)
 		reporter.Settle()
 		s.record(ctx, t.Name, began, o.err)
 		if s.config.Called != nil {
 			s.config.Called(t.Name, time.Since(began), o.err)
 		}
+		if question != nil {
+			return question, nil
+		}
 		if o.err != nil {
-			return failure(tools.Explain(o.err, s.config.Redact)), nil
+			return failure(s.explain(o.err)), nil
 		}
 		return &mcp.CallToolResult{
 			Content:           []mcp.Content{mcp.NewTextContent(o.result.Text)},
@@ -106,6 +121,13 @@ func (s *Server) answer(ctx context.Context, t tools.Tool, args json.RawMessage)
 		ctx = streamed
 	}
 	return s.run(ctx, t, args)
+}
+
+// explain is an error as clients are told it.
+func (s *Server) explain(err error) *lease.Error {
+	e := tools.Explain(err, s.config.Redact)
+	e.Why, e.Next = tools.Served(e.Why, s.served), tools.Served(e.Next, s.served)
+	return e
 }
 
 // failure is text only: some hosts show the model the text of an error result,

@@ -105,6 +105,8 @@ type post struct {
 			Version string `json:"io.modelcontextprotocol/protocolVersion"`
 		} `json:"_meta"`
 	} `json:"params"`
+
+	raw []byte
 }
 
 // modern reports whether the message is of a revision without sessions.
@@ -129,5 +131,6 @@ func (w *web) body(to http.ResponseWriter, r *http.Request) (p post, ok bool) {
 	takeTime(to)
 	r.Body = io.NopCloser(bytes.NewReader(raw))
 	_ = json.Unmarshal(raw, &p) // the library answers what is no message
+	p.raw = raw
 	return p, true
 }

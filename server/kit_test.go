@@ -24,6 +24,14 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "server":
 		os.Exit(serve(config()))
+	case "asking":
+		c := config()
+		c.AskPerson = true
+		os.Exit(serve(c))
+	case "asking-briefly":
+		c := config()
+		c.AskPerson, c.CallTimeout = true, 4*time.Second
+		os.Exit(serve(c))
 	case "shop":
 		os.Exit(serve((&shop{things: map[string]string{}}).config(config())))
 	case "parent":
@@ -120,6 +128,19 @@ func kit() []tools.Tool {
 		}),
 		tools.New(tools.Def{Name: "tell_call"}, func(ctx context.Context, _ nothing) (said, error) {
 			return said{tools.CallID(ctx)}, nil
+		}),
+		tools.New(tools.Def{Name: "put_question"}, func(ctx context.Context, in sayIn) (said, error) {
+			asker := tools.Asking(ctx)
+			if asker == nil {
+				return said{"nobody is asked"}, nil
+			}
+			limit, cancel := context.WithTimeout(ctx, tools.Wait(ctx, 30))
+			defer cancel()
+			reply, err := asker.Ask(limit, tools.Question{About: lease.ID(in.Text), Asks: "default", Text: "May I " + in.Text + "?", Yes: "Do it"})
+			if err != nil {
+				return said{}, err
+			}
+			return said{fmt.Sprintf("yes %t by %s about %q: %s", reply.Yes, reply.By, asker.About(), reply.Why)}, nil
 		}),
 		tools.New(tools.Def{Name: "note_and_answer"}, func(ctx context.Context, in sayIn) (said, error) {
 			tools.Progress(ctx).Note("nearly there: " + in.Text)

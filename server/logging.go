@@ -23,6 +23,12 @@ func (s *Server) tell(ctx context.Context, tool string, took time.Duration, err 
 			level = mcp.LoggingLevelError
 		}
 	}
+	s.Log(ctx, level, data)
+}
+
+// Log sends whoever makes the call of ctx a line, before the call's answer, if it wants
+// lines of that level.
+func (s *Server) Log(ctx context.Context, level mcp.LoggingLevel, data any) {
 	if wanted := wantedLevel(ctx); wanted == "" || !level.ShouldSendTo(wanted) {
 		return
 	}

@@ -15,19 +15,22 @@ const maxCompletions = 100
 
 func (s *Server) addPrompts() {
 	for _, p := range s.config.Prompts {
+		if slices.ContainsFunc(p.Needs, func(name string) bool { _, ok := s.tools[name]; return !ok }) {
+			continue
+		}
 		d := mcp.Prompt{Name: p.Name, Title: p.Title, Description: p.Description}
 		for _, a := range p.Arguments {
 			d.Arguments = append(d.Arguments, mcp.PromptArgument{Name: a.Name, Description: a.Description, Required: a.Required})
 		}
 		s.mcp.AddPrompt(d, func(ctx context.Context, req mcp.GetPromptRequest) (*mcp.GetPromptResult, error) {
 			if err := fits(p, req.Params.Arguments); err != nil {
-				return nil, err
+				return nil, &coded{Code: mcp.INVALID_PARAMS, text: err.Error()}
 			}
 			text, err := s.ask(ctx, "prompt "+p.Name, func(ctx context.Context) outcome {
 				return s.answer(ctx, textTool(p.Name, func(ctx context.Context) (string, error) { return p.Get(ctx, req.Params.Arguments) }), nil)
 			})
 			if err != nil {
-				return nil, err
+				return nil, s.forClient(ctx, err, "")
 			}
 			return mcp.NewGetPromptResult(p.Description, []mcp.PromptMessage{mcp.NewPromptMessage(mcp.RoleUser, mcp.NewTextContent(text))}), nil
 		})
@@ -76,7 +79,7 @@ func (c completing) complete(ctx context.Context, a mcp.CompleteArgument, known 
 		}), nil)
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.s.forClient(ctx, err, "")
 	}
 	total := len(values)
 	return &mcp.Completion{Values: values[:min(total, maxCompletions)], Total: total, HasMore: total > maxCompletions}, nil

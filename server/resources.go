@@ -104,7 +104,7 @@ func (s *Server) read(r resource) mcpserver.ResourceHandlerFunc {
 		}
 		text, err := s.ask(ctx, "read "+r.Name, s.reading(r, values))
 		if err != nil {
-			return nil, err
+			return nil, s.forClient(ctx, err, req.Params.URI)
 		}
 		return []mcp.ResourceContents{mcp.TextResourceContents{URI: req.Params.URI, MIMEType: r.MIMEType, Text: text}}, nil
 	}
@@ -146,15 +146,12 @@ func textTool(name string, read func(context.Context) (string, error)) tools.Too
 }
 
 // ask runs what a client asks for beside its tools, within the time of a call. Its error
-// is one that the client may see.
+// is for forClient.
 func (s *Server) ask(ctx context.Context, what string, run func(context.Context) outcome) (string, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.config.CallTimeout-s.lastWord)
 	defer cancel()
 	o := run(ctx)
 	s.record(ctx, what, began, o.err)
-	if o.err != nil {
-		return "", errors.New(tools.Render(tools.Explain(o.err, s.config.Redact)))
-	}
-	return o.result.Text, nil
+	return o.result.Text, o.err
 }

@@ -47,6 +47,14 @@ type Config struct {
 	// that gpulease has not explained are shown without their cause.
 	Redact func(string) string
 
+	// AskPerson lets tools ask the person behind a client (elicitation), where the client
+	// says that it can. It is the operator's to switch on: clients answer as they like.
+	AskPerson bool
+
+	// Changing: the lists of tools and prompts may change while it is served. Ours never
+	// do; those of the conformance suite's server do.
+	Changing bool
+
 	// Called is told of every call when it is answered; nil: nobody is.
 	Called func(tool string, took time.Duration, err error)
 	// CallTimeout is when a call is answered at the latest; 0 means 45 s. A
@@ -89,6 +97,8 @@ type Server struct {
 	tools     map[string]tools.Tool
 	resources []resource
 	watches   *watches
+	questions *questions
+	served    []string // names of the tools, where they were chosen from more
 }
 
 // New assembles a server. It fails on what would only show at a client: two
@@ -104,7 +114,7 @@ func New(c Config) (*Server, error) {
 	c.StopGrace = orDefault(c.StopGrace, defaultStopGrace)
 	c.ParentPoll = orDefault(c.ParentPoll, defaultParentPoll)
 	c.WatchEvery = orDefault(c.WatchEvery, defaultWatchEvery)
-	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4), tools: map[string]tools.Tool{}}
+	s := &Server{config: c, log: c.Logger, lastWord: min(lastWord, c.CallTimeout/4), tools: map[string]tools.Tool{}, questions: newQuestions()}
 	s.watches = &watches{s: s, of: map[string]*watch{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -122,7 +132,7 @@ func New(c Config) (*Server, error) {
 		case len(t.Description) > maxDescription:
 			return nil, fmt.Errorf("the description of %q has %d characters, the most is %d", t.Name, len(t.Description), maxDescription)
 		}
-		s.tools[t.Name] = t
+		s.tools[t.Name], s.served = t, t.Beside()
 		s.mcp.AddTool(definition(t), s.handler(t))
 	}
 	s.addResources(hooks)
@@ -135,7 +145,7 @@ func New(c Config) (*Server, error) {
 func (s *Server) options(hooks *mcpserver.Hooks) []mcpserver.ServerOption {
 	c := s.config
 	options := []mcpserver.ServerOption{
-		mcpserver.WithToolCapabilities(false),
+		mcpserver.WithToolCapabilities(c.Changing),
 		mcpserver.WithHooks(hooks),
 		// Private: an HTTP server may show principals different tools.
 		mcpserver.WithCacheHints(listTTL.Milliseconds(), mcp.CacheScopePrivate),
@@ -157,7 +167,7 @@ func (s *Server) options(hooks *mcpserver.Hooks) []mcpserver.ServerOption {
 			mcpserver.WithMethodCacheHints(mcp.MethodResourcesRead, 0, mcp.CacheScopePrivate))
 	}
 	if len(c.Prompts) > 0 {
-		options = append(options, mcpserver.WithPromptCapabilities(false))
+		options = append(options, mcpserver.WithPromptCapabilities(c.Changing))
 	}
 	if c.Complete != nil {
 		options = append(options, mcpserver.WithCompletions(),

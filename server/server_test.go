@@ -89,7 +89,7 @@ func TestToolsListIsTheSameInBothErasAndEveryTime(t *testing.T) {
 		names = append(names, tool.Name)
 		require.Len(t, tool.Annotations, 4, "all hints of %s are explicit", tool.Name)
 	}
-	require.Equal(t, []string{"break_down", "echo", "fail_known", "fail_unknown", "ignore_end", "note_and_answer", "tell_call", "wait_here"}, names)
+	require.Equal(t, []string{"break_down", "echo", "fail_known", "fail_unknown", "ignore_end", "note_and_answer", "put_question", "tell_call", "wait_here"}, names)
 
 	echo := list[1]
 	require.Equal(t, map[string]any{

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,24 +29,53 @@ type session struct {
 // sessions is the table of them. The library's own takes every well-formed name for
 // one, and asks nobody whose it is.
 type sessions struct {
-	base context.Context
-	mu   sync.Mutex
-	all  map[string]*session
+	base   context.Context
+	mu     sync.Mutex
+	all    map[string]*session
+	coming map[string]int // those that begin, by principal
+}
+
+// place is kept for a session that begins.
+type place struct {
+	table     *sessions
+	principal string
+	given     bool // up, or to the session
+}
+
+type placeKey struct{}
+
+// leave gives the place up, where no session has come. Calling it again is fine.
+func (p *place) leave() {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	p.give()
+}
+
+func (p *place) give() {
+	if p == nil || p.given {
+		return
+	}
+	p.given = true
+	if p.table.coming[p.principal]--; p.table.coming[p.principal] == 0 {
+		delete(p.table.coming, p.principal)
+	}
 }
 
 // maxStreams is how many event streams one session may have open.
 const maxStreams = 4
 
 func newSessions(base context.Context) *sessions {
-	return &sessions{base: base, all: map[string]*session{}}
+	return &sessions{base: base, all: map[string]*session{}, coming: map[string]int{}}
 }
 
-func (t *sessions) add(principal string) *session {
+// add begins a session in its place; nil: none was kept for it.
+func (t *sessions) add(principal string, kept *place) *session {
 	ctx, end := context.WithCancel(t.base)
 	s := &session{id: rand.Text(), principal: principal, ctx: ctx, end: end, seen: time.Now()}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all[s.id] = s
+	kept.give()
 	return s
 }
 
@@ -92,10 +122,12 @@ func (t *sessions) remove(id string) {
 	}
 }
 
-// surplus are the sessions that a principal has to lose to have fewer than most:
-// first those that nothing is open in, then those unused for longest. So a client
-// that never says goodbye locks nobody out.
-func (t *sessions) surplus(principal string, most int) (ids []string) {
+// room keeps a place for a session that begins, among most of its principal and all of
+// everybody; it is nil where there is none. surplus are those that its principal has to lose for
+// it: first those that nothing is open in, then those unused for longest. So a client
+// that never says goodbye locks nobody out. Where all are taken, only an idle one of the
+// same principal makes room: nobody loses a session to another.
+func (t *sessions) room(principal string, most, all int) (surplus []string, kept *place) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var own []*session
@@ -104,18 +136,32 @@ func (t *sessions) surplus(principal string, most int) (ids []string) {
 			own = append(own, s)
 		}
 	}
-	for len(own) >= most {
-		worst := 0
-		for i, s := range own {
-			if w := own[worst]; (s.open == 0) != (w.open == 0) && s.open == 0 || (s.open == 0) == (w.open == 0) && s.seen.Before(w.seen) {
-				worst = i
+	slices.SortFunc(own, func(a, b *session) int {
+		if (a.open == 0) != (b.open == 0) {
+			if a.open == 0 {
+				return -1
 			}
+			return 1
 		}
-		ids = append(ids, own[worst].id)
-		own[worst] = own[len(own)-1]
-		own = own[:len(own)-1]
+		return a.seen.Compare(b.seen)
+	})
+	for len(own) > 0 && (len(own)+t.coming[principal] >= most || (t.taken()-len(surplus) >= all && own[0].open == 0)) {
+		surplus, own = append(surplus, own[0].id), own[1:]
 	}
-	return ids
+	if t.taken()-len(surplus) >= all {
+		return surplus, nil
+	}
+	t.coming[principal]++
+	return surplus, &place{table: t, principal: principal}
+}
+
+// taken is how many there are, with those that begin.
+func (t *sessions) taken() int {
+	n := len(t.all)
+	for _, coming := range t.coming {
+		n += coming
+	}
+	return n
 }
 
 // over are the sessions that were not used for so long, and those of principals who
@@ -147,6 +193,7 @@ type manager struct {
 	table     *sessions
 	principal string
 	any       bool // it asks for itself and not for a request
+	kept      *place
 }
 
 // ResolveSessionIdManager has its name from the library.
@@ -155,11 +202,12 @@ func (t *sessions) ResolveSessionIdManager(r *http.Request) mcpserver.SessionIdM
 	if r != nil {
 		who, _ := r.Context().Value(callerKey{}).(caller)
 		m.principal = who.principal
+		m.kept, _ = r.Context().Value(placeKey{}).(*place)
 	}
 	return m
 }
 
-func (m manager) Generate() string { return m.table.add(m.principal).id }
+func (m manager) Generate() string { return m.table.add(m.principal, m.kept).id }
 
 var errNoSession = errors.New("there is no such session")
 

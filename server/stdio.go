@@ -63,6 +63,8 @@ func (s *Server) ServeStdio(ctx context.Context, stdin io.Reader, stdout io.Writ
 	}()
 	defer func() { end(nil); <-watched }()
 
+	in.answer = func(line []byte) bool { return s.questions.answer("", line) }
+
 	stdio := mcpserver.NewStdioServer(s.mcp)
 	logger := slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)
 	mcpserver.WithErrorLogger(logger)(stdio)

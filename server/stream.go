@@ -91,14 +91,18 @@ func (s *stream) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writeHeader(http.StatusOK)
+	said := recode(b)
 	if s.raised && !strings.HasPrefix(s.header.Get("Content-Type"), eventStream) {
-		if err := s.event(bytes.TrimSpace(b)); err != nil {
+		if err := s.event(bytes.TrimSpace(said)); err != nil {
 			return 0, err
 		}
 		return len(b), nil
 	}
 	s.limit()
-	return s.to.Write(b)
+	if n, err := s.to.Write(said); err != nil {
+		return min(n, len(b)), err
+	}
+	return len(b), nil
 }
 
 // Flush is part of what the library wants of a response that can be a stream.
@@ -115,12 +119,17 @@ func (s *stream) notify(method string, params map[string]any) error {
 	if err != nil {
 		return err
 	}
+	return s.say(line)
+}
+
+// say sends a message of ours that belongs to the call, before its answer.
+func (s *stream) say(message []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.raise() {
 		return errAnswered
 	}
-	return s.event(line)
+	return s.event(message)
 }
 
 // raise makes the response a stream of events, if it may still become one.

@@ -89,6 +89,8 @@ type lineReader struct {
 
 	// cancel is told of a cancel of an open request; nil: nobody is.
 	cancel func(id json.RawMessage, line []byte)
+	// answer takes a line that answers a question of ours; nil: there are none.
+	answer func(line []byte) bool
 
 	rest  []byte
 	err   error
@@ -109,6 +111,9 @@ func (r *lineReader) Read(p []byte) (int, error) {
 		line, err := r.from.ReadBytes('\n')
 		r.err = err
 		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		if r.answer != nil && r.answer(line) {
 			continue
 		}
 		r.open.read(line)
@@ -154,15 +159,16 @@ type lineWriter struct {
 }
 
 func (w *lineWriter) Write(line []byte) (int, error) {
+	said := recode(line)
 	w.mu.Lock()
-	n, err := w.to.Write(line)
+	n, err := w.to.Write(said)
 	w.mu.Unlock()
 	if err != nil {
 		w.broken(err)
-		return n, err
+		return min(n, len(line)), err
 	}
-	w.open.wrote(line)
-	return n, nil
+	w.open.wrote(said)
+	return len(line), nil
 }
 
 // notify writes a notification and returns when it is written.
@@ -171,6 +177,11 @@ func (w *lineWriter) notify(method string, params map[string]any) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(append(line, '\n'))
+	return w.say(line)
+}
+
+// say writes one message of ours.
+func (w *lineWriter) say(message []byte) error {
+	_, err := w.Write(append(message, '\n'))
 	return err
 }

@@ -76,7 +76,7 @@ func (s *shop) config(c server.Config) server.Config {
 			}
 			return "Hello " + a["person"], nil
 		},
-	}}
+	}, {Name: "useless", Needs: []string{"echo", "no_such_tool"}}}
 	c.Complete = func(_ context.Context, argument, prefix string, others map[string]string) []string {
 		if argument == "many" {
 			return make([]string, 150)

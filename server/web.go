@@ -40,6 +40,7 @@ type HTTP struct {
 	Rate        float64       // requests a second of one principal, with bursts of ten times as many; 0: 20
 	Calls       int           // calls at once of one principal, 0: 64
 	Sessions    int           // of one principal, 0: 64; a further one ends the one unused for longest
+	AllSessions int           // of all principals together, 0: 4096; a further one is refused, if the principal has no idle one
 	SessionIdle time.Duration // 0: 30 min
 	Connections int           // 0: 4096; an eighth of them may have asked for nothing yet
 	HeaderTime  time.Duration // for a request's header to arrive, 0: 5 s; its body has twice that
@@ -51,6 +52,7 @@ func (h HTTP) withDefaults() HTTP {
 	h.Rate = orDefault(h.Rate, 20)
 	h.Calls = orDefault(h.Calls, 64)
 	h.Sessions = orDefault(h.Sessions, 64)
+	h.AllSessions = orDefault(h.AllSessions, 4096)
 	h.SessionIdle = orDefault(h.SessionIdle, 30*time.Minute)
 	h.Connections = orDefault(h.Connections, 4096)
 	h.HeaderTime = orDefault(h.HeaderTime, 5*time.Second)
@@ -172,13 +174,22 @@ func (w *web) postMCP(to http.ResponseWriter, r *http.Request, who caller) {
 			return
 		}
 	case p.Method == "initialize":
-		w.makeRoom(who)
+		kept := w.makeRoom(to, who)
+		if kept == nil {
+			return
+		}
+		defer kept.leave()
+		r = r.WithContext(context.WithValue(r.Context(), placeKey{}, kept))
 	default:
 		_, done, ok := w.session(to, id, who)
 		if !ok {
 			return
 		}
 		defer done()
+		if w.server.questions.answer(id, p.raw) {
+			to.WriteHeader(http.StatusAccepted)
+			return
+		}
 	}
 	w.serveStream(to, r, w.streamable)
 }
@@ -227,8 +238,11 @@ func (w *web) session(to http.ResponseWriter, id string, who caller) (*session, 
 
 // openSSE is the one event stream of a client of 2024-11-05. Its session ends with it.
 func (w *web) openSSE(to http.ResponseWriter, r *http.Request, who caller) {
-	w.makeRoom(who)
-	own := w.sessions.add(who.principal)
+	kept := w.makeRoom(to, who)
+	if kept == nil {
+		return
+	}
+	own := w.sessions.add(who.principal, kept)
 	defer w.sessions.remove(own.id)
 	_, done, ok := w.sessions.use(own.id, who.principal)
 	if !ok {
@@ -267,11 +281,22 @@ func (w *web) serveStream(to http.ResponseWriter, r *http.Request, h http.Handle
 	h.ServeHTTP(s, r)
 }
 
-// makeRoom ends sessions of a principal until another one has a place.
-func (w *web) makeRoom(who caller) {
-	for _, id := range w.sessions.surplus(who.principal, w.config.Sessions) {
+// makeRoom ends sessions of a principal until another one has a place. It answers by
+// itself where there is none.
+func (w *web) makeRoom(to http.ResponseWriter, who caller) *place {
+	surplus, kept := w.sessions.room(who.principal, w.config.Sessions, w.config.AllSessions)
+	for _, id := range surplus {
 		w.endSession(id)
 	}
+	if kept == nil {
+		w.refusals.Do(func() {
+			w.server.log.Warn("a session was refused: there are as many as there may be", "sessions", w.config.AllSessions)
+		})
+		to.Header().Set("Retry-After", "60")
+		http.Error(to, fmt.Sprintf("this server has all the sessions that it may have (%d, --max-sessions); one ends when its client ends it, or after %s without use",
+			w.config.AllSessions, w.config.SessionIdle), http.StatusServiceUnavailable)
+	}
+	return kept
 }
 
 // endSession ends a session as its client would, for that the library forgets it, too.

@@ -306,34 +306,6 @@ func TestOnePrincipalsCallsLeaveRoomForOthers(t *testing.T) {
 	require.False(t, got.IsError)
 }
 
-func TestSessionsAreBoundedAndReaped(t *testing.T) {
-	w := newSite(t, func(_ *server.Config, h *server.HTTP) { h.Sessions, h.SessionIdle = 3, 300*time.Millisecond })
-	alive := func(id string, who ...string) bool {
-		status, _ := w.status("POST", "/mcp", oldCall("echo", `{"text":"x"}`), append(who, "Mcp-Session-Id", id)...)
-		return status == 200
-	}
-	bobs := w.session("Authorization", "Bearer bob-token")
-	listening, first := w.session(), w.session()
-	stream := w.ask("GET", "/mcp", "", "Mcp-Session-Id", listening)
-	require.Equal(t, 200, stream.StatusCode)
-	second, third := w.session(), w.session()
-	require.False(t, alive(first), "the one unused for longest makes room")
-	for _, id := range []string{listening, second, third} {
-		require.True(t, alive(id))
-	}
-	require.True(t, alive(bobs, "Authorization", "Bearer bob-token"), "another principal's does not")
-
-	require.Eventually(t, func() bool {
-		time.Sleep(350 * time.Millisecond) // each look is a use
-		return !alive(second)
-	}, patience, time.Millisecond)
-	require.True(t, alive(listening), "one that is listened to is in use")
-
-	gone := w.ask("GET", "/sse", "", "Authorization", "Bearer gone-token")
-	_, err := io.ReadAll(gone.Body)
-	require.NoError(t, err, "a principal whose token was revoked is cut off")
-}
-
 // Half-open connections, and headers that never end.
 func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
 	w := newSite(t, func(_ *server.Config, h *server.HTTP) { h.Connections, h.HeaderTime = 64, 300*time.Millisecond })

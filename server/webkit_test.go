@@ -40,6 +40,8 @@ type site struct {
 	t    *testing.T
 	addr string
 	stop func() error
+
+	server *server.Server
 }
 
 func newSite(t *testing.T, change func(*server.Config, *server.HTTP)) *site {
@@ -56,7 +58,7 @@ func newSite(t *testing.T, change func(*server.Config, *server.HTTP)) *site {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.ServeHTTP(ctx, on, h) }()
-	w := &site{t: t, addr: on.Addr().String()}
+	w := &site{t: t, addr: on.Addr().String(), server: s}
 	w.stop = func() error { cancel(); err := <-done; done <- err; return err }
 	t.Cleanup(func() { require.NoError(t, w.stop()) })
 	return w

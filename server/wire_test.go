@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ const patience = 20 * time.Second
 
 // message is one JSON-RPC message from the server.
 type message struct {
-	ID     json.Number     `json:"id"`
+	ID     messageID       `json:"id"`
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params"`
 	Result json.RawMessage `json:"result"`
@@ -29,6 +30,14 @@ type message struct {
 		Message string `json:"message"`
 	} `json:"error"`
 	place int // in the order of arrival
+}
+
+// messageID is a number, or the text of a string.
+type messageID string
+
+func (id *messageID) UnmarshalJSON(raw []byte) error {
+	*id = messageID(strings.Trim(string(raw), `"`))
+	return nil
 }
 
 // toolResult is the result of tools/call as bytes on the wire.
@@ -153,8 +162,8 @@ func (w *wire) await(what string, want func(message) bool) message {
 // answer gives the response to a request.
 func (w *wire) answer(id int) message {
 	w.t.Helper()
-	number := json.Number(strconv.Itoa(id))
-	return w.await("the answer to "+number.String(), func(m message) bool { return m.ID == number && m.Method == "" })
+	number := messageID(strconv.Itoa(id))
+	return w.await("the answer to "+string(number), func(m message) bool { return m.ID == number && m.Method == "" })
 }
 
 func (w *wire) toolAnswer(id int) toolResult {

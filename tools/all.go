@@ -28,6 +28,7 @@ type Changer interface {
 	Stop(ctx context.Context, id lease.ID) (lease.Lease, error)
 	Extend(ctx context.Context, id lease.ID, x lease.Extension) (lease.Lease, error)
 	SetResults(ctx context.Context, id lease.ID, paths []string, dir string) (lease.Lease, error)
+	ApproveShown(ctx context.Context, shown lease.Lease, by string) (lease.Lease, error)
 }
 
 // Worker is what tools do on a lease's machine.

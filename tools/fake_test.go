@@ -45,6 +45,9 @@ type desk struct {
 	extend  func(lease.Extension) (lease.Lease, error)
 	results func(paths []string, dir string) (lease.Lease, error)
 
+	approve    func(shown lease.Lease, by string) (lease.Lease, error)
+	approvedBy string
+
 	capacity lease.Capacity
 	launch   func(context.Context, lease.LaunchRequest) (lease.Lease, error)
 	quote    func(lease.LaunchRequest) (lease.Quote, error)
@@ -88,6 +91,11 @@ func (d *desk) Extend(_ context.Context, _ lease.ID, x lease.Extension) (lease.L
 
 func (d *desk) SetResults(_ context.Context, _ lease.ID, paths []string, dir string) (lease.Lease, error) {
 	return d.results(paths, dir)
+}
+
+func (d *desk) ApproveShown(_ context.Context, shown lease.Lease, by string) (lease.Lease, error) {
+	d.approvedBy = by
+	return d.approve(shown, by)
 }
 
 func (d *desk) Stop(context.Context, lease.ID) (lease.Lease, error) { return d.stop() }

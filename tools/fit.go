@@ -23,7 +23,7 @@ func (a *advice) trim(served []string) {
 	var kept []string
 	room := warningRoom
 	for i, w := range a.Warnings {
-		w = short(w, 2*seen)
+		w = short(Served(w, served), 2*seen)
 		raw, err := json.Marshal(w)
 		if room -= len(raw); err != nil || (room < 0 && i > 0) || (i == warningsShown-1 && i < len(a.Warnings)-1) {
 			kept = append(kept, plural(len(a.Warnings)-i, "more warning")+" not shown")
@@ -32,7 +32,7 @@ func (a *advice) trim(served []string) {
 		kept = append(kept, w)
 	}
 	a.Warnings = kept
-	a.Next.Text = short(a.Next.Text, 2*seen)
+	a.Next.Text = short(Served(a.Next.Text, served), 2*seen)
 	if raw, err := json.Marshal(a.Next.Arguments); err != nil || len(raw) > argumentsRoom || (served != nil && !slices.Contains(served, a.Next.Tool)) {
 		a.Next.Tool, a.Next.Arguments = "", nil // the sentence says "the same arguments"
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -65,8 +66,11 @@ func TestACommandThatTakesLongBecomesAJob(t *testing.T) {
 		r, err := useIn(ctx, t, tools.Deps{Leases: slow}, "run_command", `{"lease_id":"abcdefghijkl","command":"sleep 1000","wait_seconds":12}`)
 		require.NoError(t, err)
 		require.Equal(t, 12*time.Second, time.Since(began))
-		require.Equal(t, []time.Duration{5 * time.Second, 5 * time.Second, 2 * time.Second}, d.waits)
-		require.Equal(t, []string{"running for 5 s, 0 bytes of output", "running for 10 s, 0 bytes of output"}, notes)
+		require.Equal(t, slices.Repeat([]time.Duration{2 * time.Second}, 6), d.waits)
+		require.Equal(t, []string{
+			"running for 2 s, 0 bytes of output", "running for 4 s, 0 bytes of output", "running for 6 s, 0 bytes of output",
+			"running for 8 s, 0 bytes of output", "running for 10 s, 0 bytes of output",
+		}, notes)
 		got := fields(t, r)
 		require.Equal(t, "running", got["state"])
 		require.NotContains(t, got, "exit_code")

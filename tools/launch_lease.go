@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,9 +66,13 @@ func launchLease(l interface {
 		}
 		brief, cancel := context.WithTimeout(ctx, Wait(ctx, launchTime))
 		defer cancel()
-		got, err := l.Launch(brief, req)
+		got, err := launchOrResume(brief, l, req)
 		if err != nil {
 			return launchOut{}, ofLease(err, got.ID)
+		}
+		got, warning, err := byPerson(ctx, l, got)
+		if err != nil {
+			return launchOut{}, err
 		}
 		s := status(ctx, l, got)
 		out := launchOut{standing: standingOf(s), TTLMinutes: int(got.TTL / time.Minute), advice: adviceOf(s, nextFor(got))}
@@ -75,8 +80,23 @@ func launchLease(l interface {
 			worst := got.WorstCase()
 			out.WorstCase = &worst
 		}
+		if warning != "" {
+			out.Warnings = append(slices.Clone(out.Warnings), warning)
+		}
 		return out, nil
 	})
+}
+
+// launchOrResume launches, but for a call that brings a person's answer: what was asked
+// about is there already, and the same call must not ask for another one.
+func launchOrResume(ctx context.Context, l interface {
+	Reader
+	Changer
+}, req lease.LaunchRequest) (lease.Lease, error) {
+	if asker := Asking(ctx); asker != nil && asker.About() != "" {
+		return l.Get(ctx, asker.About())
+	}
+	return l.Launch(ctx, req)
 }
 
 func quoteOf(ctx context.Context, r Reader, req lease.LaunchRequest) (launchOut, error) {

@@ -13,6 +13,7 @@ type Prompt struct {
 	Title       string
 	Description string
 	Arguments   []Argument
+	Needs       []string // tools without which it is of no use
 	Get         func(ctx context.Context, arguments map[string]string) (string, error)
 }
 
@@ -33,7 +34,8 @@ func Prompts(l Leases) []Prompt {
 				{Name: "command", Description: "What runs the tests. Default: what the project's own files say."},
 				{Name: "instance_type", Description: "Default: the cheapest that is allowed and free."},
 			},
-			Get: func(_ context.Context, a map[string]string) (string, error) { return testsPrompt(a), nil },
+			Needs: []string{"list_capacity", "launch_lease", "get_lease", "run_command", "stop_lease"},
+			Get:   func(_ context.Context, a map[string]string) (string, error) { return testsPrompt(a), nil },
 		},
 		{
 			Name: "what_have_i_spent", Title: "What have I spent?",

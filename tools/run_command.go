@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ const (
 	// bars little is left.
 	rawHead = 4 << 10
 	rawTail = 24 << 10
-	// waitSlice is how often a wait for a job says that it goes on.
+	// waitSlice is how often a job is looked at that is waited for.
 	waitSlice = 5 * time.Second
 )
 
@@ -73,7 +74,7 @@ func runCommand(l interface {
 		if in.WaitSeconds != nil {
 			wait = *in.WaitSeconds
 		}
-		r, err := follow(ctx, l, in.LeaseID, call, c, wait)
+		r, err := follow(ctx, l, hidden, in.LeaseID, call, c, wait)
 		switch {
 		case err != nil && r.job.ID != "":
 			return runOut{}, afterStart(err, r.job)
@@ -117,16 +118,22 @@ type run struct {
 
 // follow starts a job and waits for its end. Where the job may be there in spite
 // of an error, it has an ID.
-func follow(ctx context.Context, l Worker, id lease.ID, call string, c remote.Command, seconds int) (r run, err error) {
+func follow(ctx context.Context, l Worker, hidden *secrets, id lease.ID, call string, c remote.Command, seconds int) (r run, err error) {
 	began, limit := time.Now(), Wait(ctx, seconds)
-	r.job, r.stdout, r.stderr, err = l.RunCommand(ctx, id, call, c, min(limit, waitSlice), rawHead, rawTail)
+	slice, watched := waitSlice, newLive(l, hidden, began)
+	if Progress(ctx) != nil {
+		slice = liveSlice
+	}
+	r.job, r.stdout, r.stderr, err = l.RunCommand(ctx, id, call, c, min(limit, slice), rawHead, rawTail)
 	if err != nil {
 		return r, err
 	}
 	looked := false
 	for left := limit - time.Since(began); !r.job.Over() && left > 0; left = limit - time.Since(began) {
-		Progress(ctx).Note(fmt.Sprintf("running for %d s, %d bytes of output", int(time.Since(began).Seconds()), r.job.StdoutBytes+r.job.StderrBytes))
-		now, err := l.Job(ctx, r.job.ID, min(left, waitSlice))
+		if Progress(ctx) != nil {
+			watched.note(ctx, r.job)
+		}
+		now, err := l.Job(ctx, r.job.ID, min(left, slice))
 		if err != nil {
 			return r, err
 		}
@@ -191,6 +198,17 @@ func nextForJob(j remote.Job, truncated bool) step {
 		return say("run_command for more; stop_lease when you are done")
 	}
 }
+
+// trim also keeps what was left out from naming a tool that is not served.
+func (o *runOut) trim(served []string) {
+	o.advice.trim(served)
+	if served != nil && !slices.Contains(served, "read_output") {
+		o.Stdout, o.Stderr = leftOut.ReplaceAllString(o.Stdout, "$1 ...]"), leftOut.ReplaceAllString(o.Stderr, "$1 ...]")
+	}
+}
+
+// leftOut is how an excerpt says that there is more.
+var leftOut = regexp.MustCompile(`(\[\.\.\. (?:\d+ bytes )?left out(?: here)?); read_output [^\n]*\.\.\.\]`)
 
 // Text is the job in a line and what it wrote.
 func (o runOut) Text() string {

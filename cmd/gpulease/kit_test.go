@@ -144,10 +144,16 @@ func (l *lockedBuffer) String() string {
 
 func (w *world) host(args ...string) *host {
 	w.t.Helper()
+	return w.hostWith(nil, "", args...)
+}
+
+// hostWith is a host with what its client can, of a revision ("": the newest).
+func (w *world) hostWith(can *mcp.ClientOptions, version string, args ...string) *host {
+	w.t.Helper()
 	h := &host{t: w.t, cmd: w.program(append([]string{"serve"}, args...)...), log: &lockedBuffer{}}
 	h.cmd.Stderr = h.log
-	c := mcp.NewClient(&mcp.Implementation{Name: "host", Version: "1"}, nil)
-	s, err := c.Connect(context.Background(), &mcp.CommandTransport{Command: h.cmd}, nil)
+	c := mcp.NewClient(&mcp.Implementation{Name: "host", Version: "1"}, can)
+	s, err := c.Connect(context.Background(), &mcp.CommandTransport{Command: h.cmd}, &mcp.ClientSessionOptions{ProtocolVersion: version})
 	require.NoError(w.t, err, "%s", h.log)
 	h.session = s
 	w.t.Cleanup(func() {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/ledger"
@@ -21,6 +23,7 @@ type serving struct {
 	keep   bool
 	roots  []string
 	choice tools.Selection
+	ask    bool
 
 	transport string
 	web       webFlags
@@ -52,8 +55,26 @@ deadlines; the next server on the same state directory sees them and can stop th
 	f.StringSliceVar(&o.choice.Tools, "tools", nil, "only these tools, beside those of --toolsets")
 	f.StringSliceVar(&o.choice.Exclude, "exclude-tools", nil, "without these tools")
 	f.BoolVar(&o.choice.ReadOnly, "read-only", false, "only tools that change nothing and cost nothing")
+	f.BoolVar(&o.ask, "approve-by-elicitation", false, "let the person behind a client approve what waits for approval, by a form of the client; some clients answer by themselves (GPULEASE_APPROVE_BY_ELICITATION)")
 	o.web.add(f)
 	return c
+}
+
+const askVariable = "GPULEASE_APPROVE_BY_ELICITATION"
+
+// mayAskPerson reads the switch's variable, before which the flag goes. What is neither
+// yes nor no is an error, and no yes.
+func (o *serving) mayAskPerson(f *pflag.FlagSet) error {
+	given := o.s.env[askVariable]
+	if given == "" || f.Changed("approve-by-elicitation") {
+		return nil
+	}
+	on, err := strconv.ParseBool(given)
+	if err != nil {
+		return usageError(fmt.Errorf("%s is true or false, not %q", askVariable, given))
+	}
+	o.ask = on
+	return nil
 }
 
 func (o *serving) run(c *cobra.Command) error {
@@ -63,6 +84,9 @@ func (o *serving) run(c *cobra.Command) error {
 		return usageError(fmt.Errorf("--transport is stdio or http, not %q", o.transport))
 	}
 	if err := o.web.check(c.Flags(), o.transport == "http"); err != nil {
+		return err
+	}
+	if err := o.mayAskPerson(c.Flags()); err != nil {
 		return err
 	}
 	if _, err := o.choice.Of(tools.All(tools.Deps{})); err != nil {
@@ -83,12 +107,15 @@ func (o *serving) run(c *cobra.Command) error {
 	}
 	config := server.Config{
 		Name: "gpulease", Title: "gpulease: GPU leases on Lambda Cloud", Version: version, Instructions: instructions(all),
-		Tools: all, Logger: a.log, Redact: a.redact, Icon: icon,
+		Tools: all, Logger: a.log, Redact: a.redact, Icon: icon, AskPerson: o.ask,
 		Resources: tools.Resources(a.manager, a.manager), Prompts: tools.Prompts(a.manager),
 		Live: func(ctx context.Context) ([]tools.Listed, error) { return tools.LiveResources(ctx, a.manager) },
 		Complete: func(ctx context.Context, argument, prefix string, others map[string]string) []string {
 			return tools.Complete(ctx, a.manager, argument, prefix, others)
 		},
+	}
+	if o.ask {
+		a.log.Warn("clients may approve what waits for a person: a client can answer by itself, without anybody having seen the question")
 	}
 	if o.transport == "http" {
 		return o.serveHTTP(ctx, a, config, roots, c.OutOrStdout())

@@ -27,10 +27,11 @@ type webFlags struct {
 	hosts, origins []string
 	cert, key      string
 	rate           float64
+	sessions, all  int
 	oauth          issuer.Config
 }
 
-var webFlagNames = []string{"listen", "allow-host", "allow-origin", "tls-cert", "tls-key", "rate", "oauth-issuer", "oauth-resource", "oauth-scope"}
+var webFlagNames = []string{"listen", "allow-host", "allow-origin", "tls-cert", "tls-key", "rate", "sessions", "max-sessions", "oauth-issuer", "oauth-resource", "oauth-scope"}
 
 func (w *webFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&w.listen, "listen", "127.0.0.1:7433", "http: address; other computers reach one that is not this computer's own, which needs tokens")
@@ -39,6 +40,8 @@ func (w *webFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&w.cert, "tls-cert", "", "http: certificate file (PEM); with --tls-key the server speaks https")
 	f.StringVar(&w.key, "tls-key", "", "http: key file of the certificate (PEM)")
 	f.Float64Var(&w.rate, "rate", 20, "http: requests a second of one principal, with bursts of ten times as many")
+	f.IntVar(&w.sessions, "sessions", 64, "http: sessions of one principal; another one ends the one unused for longest")
+	f.IntVar(&w.all, "max-sessions", 4096, "http: sessions of all principals together; another one is refused")
 	f.StringVar(&w.oauth.Issuer, "oauth-issuer", "", "http: take access tokens (JWT) of this issuer, too: its URL")
 	f.StringVar(&w.oauth.Resource, "oauth-resource", "", "http: the URL of this server's /mcp as clients know it, the audience of such tokens")
 	f.StringVar(&w.oauth.Scope, "oauth-scope", "", "http: the scope that such tokens must have")
@@ -63,6 +66,9 @@ func (w *webFlags) check(f *pflag.FlagSet, http bool) error {
 	}
 	if w.rate <= 0 {
 		return usageError(fmt.Errorf("--rate has to be above 0, not %g", w.rate))
+	}
+	if w.sessions <= 0 || w.all <= 0 {
+		return usageError(fmt.Errorf("--sessions and --max-sessions have to be above 0, not %d and %d", w.sessions, w.all))
 	}
 	for i, origin := range w.origins {
 		w.origins[i] = strings.TrimSuffix(origin, "/")
@@ -102,6 +108,7 @@ func (o *serving) serveHTTP(ctx context.Context, a *app, core server.Config, roo
 	}
 	config := server.HTTP{
 		Auth: auth, OAuth: auth.oauth(o.web.oauth.Scope), Hosts: o.web.hosts, Origins: o.web.origins, CertFile: o.web.cert, KeyFile: o.web.key, Rate: o.web.rate,
+		Sessions: o.web.sessions, AllSessions: o.web.all,
 		Metrics: measured.Handler(),
 		Healthy: func(context.Context) error { return a.broken },
 		Tools:   func(principal string) ([]tools.Tool, error) { return o.toolsOf(a, principal, roots) },

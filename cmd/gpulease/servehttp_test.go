@@ -267,6 +267,8 @@ func TestHTTPRefusesWhatWouldLetOthersIn(t *testing.T) {
 		{"--transport http --listen 0.0.0.0:0", "no principal has a token: run gpulease token create NAME first"},
 		{"--transport https", `--transport is stdio or http, not "https"`},
 		{"--listen 127.0.0.1:0", "--listen is for --transport http"},
+		{"--transport http --max-sessions 0", "--sessions and --max-sessions have to be above 0"},
+		{"--max-sessions 5", "--max-sessions is for --transport http"},
 		{"--transport http --tls-cert x", "--tls-cert and --tls-key go together"},
 		{"--transport http --tls-cert /dev/null --tls-key /dev/null", "failed to find any PEM data"},
 		{"--transport http --oauth-issuer http://login.example --oauth-resource https://gpu.example", "has to be https"},
