@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,12 +90,9 @@ func TestApprovedLaunchWhosePolicyFileIsGone(t *testing.T) {
 	_, err = asking.Approve(t.Context(), l.ID, "ann")
 	require.NoError(t, err)
 	k.start(k.client(k.sim.APIKey()))
-	for range 5 {
-		k.sim.Advance(time.Second)
-		k.breathe()
-	}
+	k.untilBy(l.ID, "said why not", time.Second, func(l lease.Lease) bool { return strings.Contains(l.Detail, "policy") })
+	k.pass(5, time.Second)
 	require.Zero(t, k.sim.LaunchCount(), "launched under the defaults: %s", k.get(l.ID).Detail)
-	require.Contains(t, k.get(l.ID).Detail, "policy")
 }
 
 // counting is randomness that differs.
