@@ -82,7 +82,8 @@ func (p *proxy) copy(l *link, to, from net.Conn) {
 		n, err := from.Read(buffer)
 		select {
 		case <-l.frozen:
-			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on
+			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on, not at its end either
+			err = net.ErrClosed
 		default:
 		}
 		if rate := p.rate.Load(); rate > 0 {
