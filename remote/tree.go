@@ -30,8 +30,8 @@ type item struct {
 	size   int64
 	mtime  time.Time
 	info   fs.FileInfo // when it was listed
-	target string // of a link
-	hash   string // sha256 of the content or of the target, once known
+	target string      // of a link
+	hash   string      // sha256 of the content or of the target, once known
 }
 
 // Skipped is a path that a transfer left out, and why.
