@@ -21,9 +21,6 @@ const (
 // errNotReady says that no ready shell has started the job, as far as can be told. It may yet have been started, once.
 var errNotReady = errors.New("no ready shell")
 
-// errStale says that a ready shell has been ready for too long, which is no fault of it.
-var errStale = errors.New("what a login sets may have changed")
-
 // ready is a shell on the machine that has read all that it takes to start a job, and waits for one: see ready.sh. It starts
 // one job and is gone. What it does not do the ordinary way does, with the same job ID, so that whatever becomes of
 // it the job is started once.
@@ -143,9 +140,6 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 			n.misses.Store(0)
 			n.touch()
 			return d.reply, nil
-		}
-		if errors.Is(d.err, errStale) {
-			return reply{}, errNotReady
 		}
 	case <-timer.C:
 		n.spawn(func() { _ = s.ch.Close() })

@@ -9,7 +9,7 @@
 # in the other way.
 
 # fresh is whether a shell that is started now would have the same variables: whether no file that it reads has changed
-# since the pipe was made.
+# since the pipe was made. Some shells compare whole seconds.
 fresh() {
 	for gl_f in "$gl_home/.bashrc" "$gl_home/.zshenv" "$gl_home/.config/fish/config.fish" /etc/bash.bashrc /etc/zsh/zshenv; do
 		[ ! -e "$gl_f" ] || [ /proc/self/fd/7 -nt "$gl_f" ] || return 1
@@ -51,8 +51,7 @@ over() {
 
 gl_ready() { # wait head tail
 	gl_job=$gl_jobs/$gl_id gl_heads=$2 gl_tails=$3
-	fresh || fail stale 'what a login sets may have changed'
-	[ ! -e "$gl_job/claim" ] && [ -f "$gl_self" ] && [ -f "$gl_verbs" ] && cd "$gl_dir" 2>/dev/null && cd "$gl_home" || exit
+	fresh && [ ! -e "$gl_job/claim" ] && [ -f "$gl_self" ] && [ -f "$gl_verbs" ] && cd "$gl_dir" 2>/dev/null && cd "$gl_home" || exit
 	mkdir "$gl_job" 2>/dev/null || mkdir -p "$gl_job" || exit
 	exec 8>&1 >/dev/null </dev/null
 	supervise '' "$1"

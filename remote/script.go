@@ -263,8 +263,6 @@ func (r reply) failure() error {
 		kind = ErrStorage
 	case "long":
 		kind = errLong
-	case "stale":
-		kind = errStale
 	case "moving":
 		kind = errMoving
 	case "unsupported":
