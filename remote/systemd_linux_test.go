@@ -155,7 +155,7 @@ func TestScopeLetsNothingSurvive(t *testing.T) {
 	require.Equal(t, remote.ReasonTimeout, job.Reason)
 	require.Empty(t, sleepers(h, "1040"))
 	require.NoError(t, os.Remove(filepath.Join(h.home, "there")))
-	waitReady(t, h)
+	untilReady(t, p, h, h.Target)
 	job, _, _, err = p.Run(ctx, h.Target, "job-scope-left", remote.Command{Shell: hidden + "exit 4"}, wait, 0, 0)
 	require.NoError(t, err)
 	require.Equal(t, 4, job.ExitCode)
