@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,14 +154,10 @@ func (v *served) start(ctx context.Context, bin string) error {
 	if err != nil {
 		return err
 	}
-	log, err := v.serve.StderrPipe()
-	if err != nil {
-		return err
-	}
 	if err := v.serve.Start(); err != nil {
 		return err
 	}
-	v.client = client.NewClient(transport.NewIO(said, in, log))
+	v.client = client.NewClient(transport.NewIO(said, in, io.NopCloser(strings.NewReader(""))))
 	if err := v.client.Start(ctx); err != nil {
 		return err
 	}
