@@ -24,7 +24,7 @@ func TestAStartThatIsCutShortStartsNothing(t *testing.T) {
 	home := t.TempDir()
 	lib := filepath.Join(home, ".gpulease", "lib")
 	require.NoError(t, os.MkdirAll(lib, 0o700))
-	for _, s := range []script{briefScript, watchScript, jobScript} {
+	for _, s := range []script{briefScript, watchScript, jobScript, readyScript} {
 		require.NoError(t, os.WriteFile(filepath.Join(lib, s.file), []byte(s.text), 0o600))
 	}
 	c := Command{Shell: "echo 'it'\\''s me' >>ran; echo out", Env: map[string]string{"A": "it's\n$(touch ran)"}}
@@ -60,6 +60,61 @@ func TestAStartThatIsCutShortStartsNothing(t *testing.T) {
 		left, err := filepath.Glob(filepath.Join(home, ".gpulease", "jobs", "job-cut", "stage.*"))
 		return err == nil && len(left) == 0
 	}, 10*time.Second, 10*time.Millisecond, "what was staged may hold secrets")
+}
+
+func TestAReadyShellThatHearsHalfStartsNothing(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("setsid"); err != nil {
+		t.Skip("a ready shell needs setsid")
+	}
+	for _, shell := range []string{"dash", "bash", "busybox"} {
+		file, err := exec.LookPath(shell)
+		if err != nil {
+			continue // see shells: CI has them all
+		}
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			home := t.TempDir()
+			lib := filepath.Join(home, ".gpulease", "lib")
+			require.NoError(t, os.MkdirAll(lib, 0o700))
+			require.NoError(t, os.Symlink(file, filepath.Join(lib, "sh")))
+			for _, s := range []script{watchScript, jobScript, readyScript} {
+				require.NoError(t, os.WriteFile(filepath.Join(lib, s.file), []byte(s.text), 0o600))
+			}
+			c := Command{Shell: "echo 'it'\\''s me' >>ran; echo out", Env: map[string]string{"A": "it's\n$(touch ran)"}}
+			r := request{script: jobScript, args: []string{"brief", "job-half", "200", "100", "100"}, wait: 2 * time.Second}
+			require.NoError(t, c.pack(&r))
+			run := func(text string) string {
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				defer cancel()
+				sh := exec.CommandContext(ctx, file)
+				if shell == "busybox" {
+					sh.Args = []string{"sh"}
+				}
+				sh.Args = append(sh.Args, "-c", readyCommand)
+				sh.Env = []string{"HOME=" + home, "PATH=" + lib + ":" + os.Getenv("PATH")}
+				sh.Stdin = strings.NewReader(readyLoad + text)
+				said, _ := sh.Output() // which ends when the shell has gone
+				return string(said)
+			}
+			last := strings.LastIndex(r.ready, "'") // of the call's last word
+			for cut := 0; cut < last; cut += 1 + last/20 {
+				require.Empty(t, run(r.ready[:cut]))
+			}
+			for cut := strings.Index(r.ready, "gl_ready "); cut <= last; cut++ {
+				require.Empty(t, run(r.ready[:cut]))
+			}
+			require.NoDirExists(t, filepath.Join(home, ".gpulease", "jobs"))
+			require.NoFileExists(t, filepath.Join(home, "ran"))
+			said := run(r.ready)
+			require.Contains(t, said, "state exited\ncode 0\nreason exit\n")
+			require.True(t, strings.HasSuffix(said, "\n\nout\n"), said)
+			require.Empty(t, run(r.ready), "it has been started")
+			ran, err := os.ReadFile(filepath.Join(home, "ran"))
+			require.NoError(t, err)
+			require.Equal(t, "it's me\n", string(ran))
+		})
+	}
 }
 
 func TestWhatIsLongOrHasInputGoesAsAFile(t *testing.T) {

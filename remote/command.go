@@ -100,8 +100,11 @@ func (c *Command) pack(r *request) error {
 	} else if !c.long && len(c.Stdin) == 0 && len(text) <= longestText {
 		// A command is to be seen by its own line when it runs, but its variables are not.
 		// The third one shows what comes of the job: a job that fills the disk must not keep it away.
-		r.script, r.needs = briefScript, []script{watchScript, jobScript}
+		r.script, r.needs = briefScript, []script{watchScript, jobScript, readyScript}
 		r.args[0], r.text, r.plain = "brief", text, len(c.Env) == 0 && len(text) <= longestText/2
+		if r.wait > 0 {
+			r.ready = readyJob(r.args, text)
+		}
 		return nil
 	}
 	parcel, err := c.parcel()

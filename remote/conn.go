@@ -22,8 +22,11 @@ type conn struct {
 	now    func() time.Time
 	gone   chan struct{} // closed when the connection is
 	spare  chan opened   // a session that is open already
+	ready  chan *ready   // a shell on the machine that waits for a job
 
 	opening atomic.Bool  // the next spare session
+	warming atomic.Bool  // the next ready shell
+	misses  atomic.Int32 // ready shells in a row that were of no use
 	heard   atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
 
 	mu     sync.Mutex
@@ -40,6 +43,7 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		now:    c.Now,
 		gone:   make(chan struct{}),
 		spare:  make(chan opened, 1),
+		ready:  make(chan *ready, 1),
 	}
 	n.touch()
 	n.tasks.Go(func() {
@@ -254,7 +258,7 @@ type opened struct {
 // openSpare opens a session while a command runs, so that the next one need not wait for it: a round trip less. There is
 // one at most, and whatever needs a session takes it first, so that it stands in nobody's way at a server that allows few.
 func (n *conn) openSpare() {
-	if len(n.spare) > 0 || !n.opening.CompareAndSwap(false, true) {
+	if len(n.spare) > 0 || n.crowded() || !n.opening.CompareAndSwap(false, true) {
 		return
 	}
 	defer n.opening.Store(false)
@@ -299,6 +303,7 @@ func (n *conn) open() (ssh.Channel, <-chan *ssh.Request, error) {
 			n.close()
 			return nil, nil, n.lost(err)
 		}
+		n.dropReady()
 		timer := time.NewTimer(delay)
 		select {
 		case s := <-n.spare:

@@ -121,7 +121,7 @@ ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes o
 enter() { # goes to the directory; key: the name of its manifest
 	cd "$home" 2>/dev/null
 	cd "$1" 2>/dev/null || fail directory "$1"
-	key=$(pwd -P | if has sha256sum; then sha256sum; else shasum -a 256; fi)
+	if has sha256sum; then key=$(pwd -P | sha256sum); else key=$(pwd -P | shasum -a 256); fi
 	key=${key%% *}
 }
 
@@ -133,6 +133,7 @@ probestat() {
 	known=$sync/$key.seen
 	[ -f "$known" ] || known=/dev/null
 	sort -z "$work/types" | comm -z -23 - "$known" 2>/dev/null | sed -z -n 's/^8... [0-9]* [0-9]* [0-9.-]* [0-9.-]* //p' >"$work/new"
+	[ -s "$work/new" ] || return 0
 	xargs -0 -r sha256sum -z -- <"$work/new" >"$work/sums" 2>/dev/null || xargs -0 -r sh -c '
 		for f; do
 			[ -r "$f" ] || printf "%s\0" "$f"
@@ -165,6 +166,20 @@ count() { # bytes of a file
 	echo $(($(wc -c <"$1")))
 }
 
+lengths() { # lines "part BYTES" for the files, of which none has a newline in its name
+	wc -c "$@" | while read -r bytes name; do
+		[ "$#" -gt 0 ] || break # what is left is their total
+		echo "part $bytes"
+		shift
+	done
+}
+
+bare() { # whether nothing is in this directory
+	for e in * .[!.]* ..?*; do
+		[ ! -e "$e" ] && [ ! -L "$e" ] || return 1
+	done
+}
+
 inside() { # whether no directory above $1 is a symbolic link
 	p=$1
 	while :; do
@@ -186,7 +201,7 @@ place() {
 		elif [ -e "$to" ]; then
 			fail conflict "$to is not a directory on the machine"
 		else
-			err=$(mv "$e" "$to" 2>&1) || fail storage "$err"
+			mv "$e" "$to" 2>"$stage/err" || fail storage "$(cat "$stage/err")"
 		fi
 	done
 	set -- "$1" 0
@@ -196,16 +211,33 @@ place() {
 	[ "$2" -gt 0 ] || return 0
 	to=./$1/
 	if [ "$2" -gt 200 ]; then
-		err=$(find "$stage/t/$1" -maxdepth 1 ! -type d -exec sh -c 'd=$1 && shift && exec mv -f "$@" "$d"' sh "$to" {} + 2>&1) ||
-			fail storage "$err"
+		find "$stage/t/$1" -maxdepth 1 ! -type d -exec sh -c 'd=$1 && shift && exec mv -f "$@" "$d"' sh "$to" {} + 2>"$stage/err"
 	else
 		set --
 		for e in "$stage/t/$to"* "$stage/t/$to".[!.]* "$stage/t/$to"..?*; do
 			[ -d "$e" ] && [ ! -L "$e" ] || [ ! -e "$e" ] && [ ! -L "$e" ] || set -- "$@" "$e"
 		done
-		err=$(mv -f "$@" "$to" 2>&1) || fail storage "$err"
-	fi
-	[ -z "$err" ] || fail storage "$err"
+		mv -f "$@" "$to" 2>"$stage/err"
+	fi && [ ! -s "$stage/err" ] || fail storage "$(cat "$stage/err")"
+}
+
+# placequick is place for all that was staged, in one process. It stops where something is not as it is nearly always, and what
+# it has not moved is for place, which also says what is wrong.
+placequick() {
+	has perl && perl -e '
+		sub place {
+			my ($d) = @_;
+			opendir(my $h, "$ARGV[0]/$d") or exit 1;
+			for my $e (grep { $_ ne "." && $_ ne ".." } readdir $h) {
+				my ($from, $to) = ("$ARGV[0]/$d/$e", "$d/$e");
+				if (!-l $from && -d $from) {
+					exit 1 if -l $to || -e $to && !-d $to;
+					if (-d $to) { place($to); next }
+				}
+				rename $from, $to or exit 1;
+			}
+		}
+		place(".")' "$stage/t" 2>/dev/null
 }
 
 case ${1:-} in
@@ -220,7 +252,7 @@ probe)
 	if [ -d "$2" ]; then
 		enter "$2"
 		[ ! -f "$sync/$key" ] || manifest=$sync/$key
-		if [ -z "$(ls -A | head -c 1)" ]; then
+		if bare; then
 			style=letters # none of these is there
 		elif comm -z /dev/null /dev/null 2>/dev/null; then
 			style=stat
@@ -234,7 +266,7 @@ probe)
 	many=no
 	! has flock || many=yes
 	printf '\036gpulease\nhow %s\nmany %s\nranged %s\nstyle %s\nnow %s\n' "$how" "$many" "$(ranged)" "$style" "$(date +%s)"
-	printf 'part %s\n' "$(count "$work/types")" "$(count "$manifest")" "$(count "$work/sums")" "$(count "$work/closed")"
+	lengths "$work/types" "$manifest" "$work/sums" "$work/closed"
 	echo
 	cat "$work/types" "$manifest" "$work/sums" "$work/closed"
 	;;
@@ -245,7 +277,9 @@ seen)
 	;;
 apply)
 	enter "$2"
-	find . -maxdepth 1 -name '.gpulease-stage.*' -mmin +120 -exec rm -rf {} + 2>/dev/null
+	for e in .gpulease-stage.*; do
+		[ ! -e "$e" ] || { find . -maxdepth 1 -name '.gpulease-stage.*' -mmin +120 -exec rm -rf {} + 2>/dev/null; break; }
+	done
 	stage=./.gpulease-stage.$$
 	mkdir -m 700 "$stage" 2>/dev/null || { rm -rf "$stage" && mkdir -m 700 "$stage"; } 2>/dev/null || fail storage "$2 cannot be written to"
 	trap 'rm -rf "$stage"' EXIT
@@ -256,10 +290,12 @@ apply)
 	[ ! -f "$stage/both" ] || mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
 	: >"$stage/removed"
 	[ ! -s "$stage/before" ] || xargs -0 sh "$0" remove <"$stage/before" >>"$stage/removed"
-	[ ! -d "$stage/t" ] || place .
+	[ ! -d "$stage/t" ] || placequick || place .
 	[ ! -s "$stage/after" ] || xargs -0 sh "$0" remove <"$stage/after" >>"$stage/removed"
 	[ ! -f "$stage/new" ] || mv -f "$stage/new" "$sync/$key" || fail storage "$sync cannot be written to"
-	printf '\036gpulease\nremoved %s\n\n' "$(count "$stage/removed")"
+	removed=0
+	[ ! -s "$stage/removed" ] || removed=$(count "$stage/removed")
+	printf '\036gpulease\nremoved %s\n\n' "$removed"
 	;;
 parts)
 	enter "$2"
@@ -380,11 +416,9 @@ list)
 		sum <"$work/files" >"$work/sums"
 	fi
 	printf '\036gpulease\ntotal %s\nhashed %s\nranged %s\n' "$total" "$hashed" "$(ranged)"
-	for part in types files closed odd targets sizes sums; do
-		printf 'part %s\n' "$(count "$work/$part")"
-	done
+	cd "$work" && lengths types files closed odd targets sizes sums
 	echo
-	cd "$work" && cat types files closed odd targets sizes sums
+	cat types files closed odd targets sizes sums
 	;;
 sums)
 	enter "$2"

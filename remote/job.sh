@@ -26,6 +26,7 @@
 #   reason   why somebody is ending it; the first writer wins
 #   exit     written last, by rename: code, wall time of the end, reason; below it processor time, most memory, and
 #            whether the streams were cut at their limit. If it is there, the job has ended
+#   answered the wait for the job is over, see ready.sh
 #   done     a fifo that the supervisor holds open, so that a reader wakes in the moment in which it goes
 
 start() { # reads the job from stdin

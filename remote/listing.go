@@ -51,10 +51,14 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 	if len(paths) == 0 {
 		return listing{}, nil // patterns without a match
 	}
+	most := hashAtOnce
+	if j.empty() {
+		most = 0 // everything has to come, and is hashed meanwhile
+	}
 	for tries := 0; ; tries++ {
 		r, err := n.call(j.ctx, request{
 			script: filesScript,
-			args:   []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(hashAtOnce)},
+			args:   []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)},
 			stdin:  func() io.Reader { return bytes.NewReader(nulList(paths)) },
 			data:   mostListing,
 		})
@@ -66,6 +70,17 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 			return l, err
 		}
 	}
+}
+
+// empty reports whether the target has nothing yet.
+func (j *fetching) empty() bool {
+	dir, err := j.root.Open(".")
+	if err != nil {
+		return false // the writing of it will meet the same, and say so
+	}
+	defer func() { _ = dir.Close() }()
+	_, err = dir.Readdirnames(1)
+	return err == io.EOF
 }
 
 func parseListing(r reply, asked int) (listing, error) {

@@ -48,6 +48,7 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Co
 				script: jobScript,
 				args:   []string{verb, jobID, strconv.FormatInt(centiseconds(left), 10), strconv.Itoa(head), strconv.Itoa(tail)},
 				data:   2 * (int64(head) + int64(tail)),
+				wait:   left,
 				hold:   verb == "show",
 			}
 			if c != nil {

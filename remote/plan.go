@@ -165,9 +165,11 @@ func (it *item) sameAs(local *hashes, in *folder, there present) (bool, error) {
 	if (kind == 'x') != (it.mode&0o100 != 0) || was.kind == kindFile && was.mode != it.mode {
 		return false, nil
 	}
-	var err error
-	if it.hash, err = local.of(in, it.path); err != nil {
-		return false, nil // the sending of it will meet the same, and say so
+	if it.hash = local.get(it.info); it.hash == "" {
+		var err error
+		if it.hash, err = local.of(in, it.path); err != nil {
+			return false, nil // the sending of it will meet the same, and say so
+		}
 	}
 	return it.hash == there.hashes[it.path], nil
 }

@@ -23,10 +23,12 @@ type proxy struct {
 	rate    atomic.Int64 // bytes a second each way; 0 is no limit
 	passed  atomic.Int64 // bytes, both ways
 
-	mu       sync.Mutex
 	listener net.Listener
-	count    int
-	links    map[*link]struct{}
+
+	mu    sync.Mutex
+	down  bool
+	count int
+	links map[*link]struct{}
 }
 
 type link struct {
@@ -47,17 +49,18 @@ func startProxy(t testing.TB, backend string) *proxy {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &proxy{addr: l.Addr().String(), backend: backend, listener: l, links: map[*link]struct{}{}}
-	p.tasks.Go(func() { p.accept(l) })
+	p.tasks.Go(p.accept)
 	t.Cleanup(func() {
 		p.stop()
+		_ = l.Close()
 		p.tasks.Wait()
 	})
 	return p
 }
 
-func (p *proxy) accept(listener net.Listener) {
+func (p *proxy) accept() {
 	for {
-		client, err := listener.Accept()
+		client, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
@@ -68,6 +71,11 @@ func (p *proxy) accept(listener net.Listener) {
 		}
 		l := &link{client: client, server: server, frozen: make(chan struct{})}
 		p.mu.Lock()
+		if p.down {
+			l.close()
+			p.mu.Unlock()
+			continue
+		}
 		p.count++
 		p.links[l] = struct{}{}
 		p.mu.Unlock()
@@ -82,7 +90,8 @@ func (p *proxy) copy(l *link, to, from net.Conn) {
 		n, err := from.Read(buffer)
 		select {
 		case <-l.frozen:
-			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on
+			_, _ = io.Copy(io.Discard, from) // takes all, passes nothing on, not at its end either
+			err = net.ErrClosed
 		default:
 		}
 		if rate := p.rate.Load(); rate > 0 {
@@ -135,23 +144,19 @@ func (p *proxy) freeze() {
 	}
 }
 
-// stop cuts all and takes no more.
+// stop cuts all and lets nothing through. It goes on to listen, since the port would soon be another test's.
 func (p *proxy) stop() {
 	p.mu.Lock()
-	_ = p.listener.Close()
+	p.down = true
 	p.mu.Unlock()
 	p.cut()
 }
 
-// start takes connections again after a stop.
-func (p *proxy) start(t testing.TB) {
-	t.Helper()
-	l, err := net.Listen("tcp", p.addr)
-	require.NoError(t, err)
+// start lets connections through again after a stop.
+func (p *proxy) start() {
 	p.mu.Lock()
-	p.listener = l
-	p.mu.Unlock()
-	p.tasks.Go(func() { p.accept(l) })
+	defer p.mu.Unlock()
+	p.down = false
 }
 
 func ecdsaHostKey(t testing.TB) string {

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
 
 //go:embed base.sh
@@ -33,6 +35,9 @@ var briefText string
 //go:embed watch.sh
 var watchText string
 
+//go:embed ready.sh
+var readyText string
+
 //go:embed samples.sh
 var samplesText string
 
@@ -48,6 +53,7 @@ var (
 	jobScript   = newScript("job", baseText+treeText+superviseText+showText+jobText)
 	watchScript = newScript("watch", bare(baseText+treeText+superviseText+watchText))
 	briefScript = newScript("brief", bare(baseText+showText+briefText))
+	readyScript = newScript("ready", bare(baseText+treeText+superviseText+showText+readyText))
 	probeScript = newScript("probe", baseText+samplesText+probeText)
 	filesScript = newScript("files", filesText)
 )
@@ -83,6 +89,8 @@ type request struct {
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
 	text   string           // in place of stdin: shell text to run before the script
+	ready  string           // the same for a shell that waits for a job, see ready.go; empty when that is no way
+	wait   time.Duration    // how long the script may take before it answers
 	plain  bool             // text may be on a command line: sshd lets input come only a round trip later
 	data   int64            // most bytes of raw data in the reply
 	bulk   bool             // it carries files, see conn.bulk
@@ -125,6 +133,12 @@ func (r reply) numbers(key string, want int) ([]int64, error) {
 
 // call runs a script on n, and puts it there first when it is not there yet.
 func (n *conn) call(ctx context.Context, r request) (reply, error) {
+	if r.ready != "" {
+		defer n.spawn(n.prepare)
+		if parsed, err := n.askReady(ctx, r); !errors.Is(err, errNotReady) {
+			return parsed, err
+		}
+	}
 	for installed := false; ; installed = true {
 		var in io.Reader
 		switch {
@@ -186,7 +200,7 @@ func (s script) inline(args []string, text string) string {
 	}
 	return line + "\n" + text + `gl_watch=$HOME/.gpulease/lib/` + watchScript.file + `
 gl_self=$HOME/.gpulease/lib/` + s.file + `
-[ -f "$gl_self" ] && [ -f "$gl_watch" ] && [ -f "$HOME/.gpulease/lib/` + jobScript.file + `" ] || exit ` + strconv.Itoa(notInstalled) + `
+[ -f "$gl_self" ] && [ -f "$gl_watch" ] && [ -f "$HOME/.gpulease/lib/` + jobScript.file + `" ] && [ -f "$HOME/.gpulease/lib/` + readyScript.file + `" ] || exit ` + strconv.Itoa(notInstalled) + `
 . "$gl_self"
 exit
 `

@@ -52,12 +52,12 @@ measure() {
 
 # prepare does what the watch needs when a job is not over at once.
 prepare() {
-	mkfifo "$gl_job/done" 8>&- && exec 9<>"$gl_job/done"
+	mkfifo "$gl_job/done" 7>&- 8>&- && exec 9<>"$gl_job/done"
 	{
 		oomkills
 		echo "$gl_ooms" >"$gl_job/ooms"
 		gl_page=$(getconf PAGESIZE 2>/dev/null || echo 4096)
-	} 8>&- 9>&-
+	} 7>&- 8>&- 9>&-
 	[ -n "$gl_proc" ] || gl_page=0
 }
 
@@ -79,14 +79,14 @@ watch() {
 		fi
 		[ "$gl_limit" -eq 0 ] || [ $((gl_sum + 2 * gl_grown)) -lt "$gl_limit" ] || gl_tick=2
 		span "$gl_tick"
-		nap "$gl_span" 8>&- 9>&- # nothing is to hold pipe and fifo when this process has been killed
+		nap "$gl_span" 7>&- 8>&- 9>&- # nothing is to hold pipe and fifo when this process has been killed
 		[ -n "$gl_page" ] || prepare
 		clock
 		if [ "$gl_wait" -gt 0 ] && [ $((gl_now - gl_begun)) -ge "$gl_wait" ]; then
-			echo waited >&8
+			waited
 			gl_wait=0
 		fi
-		sizes 8>&- 9>&-
+		sizes 7>&- 8>&- 9>&-
 		gl_grown=$((gl_osize + gl_esize - gl_sum)) gl_sum=$((gl_osize + gl_esize))
 		[ "$gl_grown" -eq 0 ] || gl_sign=$gl_now gl_heard=$gl_now
 		order
@@ -99,7 +99,7 @@ watch() {
 			return
 		fi
 		if [ $((gl_now - gl_measured)) -ge "$gl_pause" ]; then
-			measure 8>&- 9>&-
+			measure 7>&- 8>&- 9>&-
 			[ "$gl_pause" -ge "$gl_slowest" ] || gl_pause=$((gl_pause * 4))
 			clock
 		fi
@@ -165,8 +165,30 @@ verdict() { # gl_reason, from gl_code and what has been counted before
 	[ "$gl_ooms" = "$gl_before" ] || gl_reason=oom
 }
 
-# supervise runs the job that is staged: a directory of its files, or a file that sets its options and defines gl_run. With
-# a wait it holds its stdout until the job has ended, or so long, which is how who has started it knows.
+# What started the supervisor is told that it runs, that the wait is over, and that the job has ended: with a wait, stdout is
+# held until then. See ready.sh for another way.
+started() {
+	if [ "$gl_wait" -gt 0 ]; then
+		date +%s.%N >"$gl_job/began" &
+		echo started
+		exec 8>&1 >/dev/null
+	else
+		date +%s.%N >"$gl_job/began"
+		echo started
+		exec 8>/dev/null >/dev/null
+	fi
+}
+
+waited() {
+	echo waited >&8
+}
+
+over() {
+	exec 8>&-
+}
+
+# supervise runs the job that is staged: a directory of its files, or a file that sets its options and defines gl_run, or
+# without either that text itself, in gl_text.
 supervise() { # stage wait
 	# By this the job is claimed: only one can make the file.
 	set -C
@@ -186,7 +208,7 @@ supervise() { # stage wait
 		}
 	else
 		gl_stage=$1
-		. "$1"
+		if [ -n "$1" ]; then . "$1"; else eval "$gl_text"; fi
 		printf '%s\n' "$gl_shown" >"$gl_job/command"
 		: >"$gl_job/stdin"
 	fi
@@ -200,15 +222,7 @@ supervise() { # stage wait
 	echo "$$ $gl_ident $gl_boot" >"$gl_job/pid" || exit 1
 	clock
 	gl_begun=$gl_now
-	if [ "$gl_wait" -gt 0 ]; then
-		date +%s.%N >"$gl_job/began" &
-		echo started
-		exec 8>&1 >/dev/null
-	else
-		date +%s.%N >"$gl_job/began"
-		echo started
-		exec 8>/dev/null >/dev/null
-	fi
+	started
 	watch &
 	gl_dog=$!
 	spent
@@ -223,7 +237,7 @@ supervise() { # stage wait
 			export GPULEASE_JOB_ID="$gl_id"
 			cd "$gl_dir" || exit 1
 			gl_run
-		) <"$gl_job/stdin" >>"$gl_job/stdout" 2>>"$gl_job/stderr" 8>&-
+		) <"$gl_job/stdin" >>"$gl_job/stdout" 2>>"$gl_job/stderr" 7>&- 8>&-
 		gl_code=$?
 	fi
 	# Readers of the fifo wake when nobody holds it any more; the watch, which has held it up to here, may be gone before
@@ -242,6 +256,7 @@ supervise() { # stage wait
 	{ read -r gl_i gl_kib gl_tail <"$gl_job/usage"; } 2>/dev/null
 	[ "${gl_i:-0}" -le "$gl_cpu" ] || gl_cpu=$gl_i
 	printf '%s\n%s\n' "$gl_code $gl_ended $gl_reason" "$gl_cpu ${gl_kib:--1} $gl_capped" 1<>"$gl_job/exit.new" && mv -f "$gl_job/exit.new" "$gl_job/exit"
-	exec 8>&- 9>&-
-	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done" "$gl_job/times" "$gl_job/ooms" ${gl_stage:+"$gl_stage"}
+	over
+	exec 9>&-
+	rm -f "$gl_job/cmd" "$gl_job/opt" "$gl_job/stdin" "$gl_job/done" "$gl_job/times" "$gl_job/ooms" "$gl_job/answered" ${gl_stage:+"$gl_stage"}
 }

@@ -29,8 +29,9 @@ type item struct {
 	mode   fs.FileMode // permissions only
 	size   int64
 	mtime  time.Time
-	target string // of a link
-	hash   string // sha256 of the content or of the target, once known
+	info   fs.FileInfo // when it was listed
+	target string      // of a link
+	hash   string      // sha256 of the content or of the target, once known
 }
 
 // Skipped is a path that a transfer left out, and why.
@@ -72,7 +73,7 @@ func tree(ctx context.Context, dir string, root *os.Root, exclude []string) ([]i
 		if rules.excluded(name, info.IsDir()) || left.has(name) {
 			continue
 		}
-		it := item{path: name, mode: info.Mode().Perm(), mtime: info.ModTime()}
+		it := item{path: name, mode: info.Mode().Perm(), mtime: info.ModTime(), info: info}
 		switch {
 		case info.Mode().IsRegular():
 			it.kind, it.size = kindFile, info.Size()

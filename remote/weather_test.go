@@ -210,7 +210,7 @@ func TestLongOutage(t *testing.T) {
 		weather.stop()
 		time.Sleep(outage)
 		weather.rate.Store(0)
-		weather.start(t)
+		weather.start()
 		group.Wait()
 		for _, dir := range []string{dst, filepath.Join(home, "pushed")} {
 			got := contents(t, dir)

@@ -1,6 +1,6 @@
 // Command transfer measures package remote against ssh, scp and rsync, all in one run on one real sshd: a short
 // command, a large file and a tree of small ones both ways, syncing again after small changes, and paging through the
-// output of a job. It needs sshd, ssh, scp and rsync, and a quiet machine.
+// output of a job, also through the whole server. It needs sshd, ssh, scp and rsync, and a quiet machine.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	flag.IntVar(&s.files, "files", 5000, "files in the tree")
 	flag.IntVar(&s.runs, "runs", 3, "runs of each transfer; the median counts")
 	delays := flag.String("delays", "0,20,80", "added round-trip times in ms")
-	flag.StringVar(&s.only, "only", "", "only these of page,command,file,tree,resync")
+	flag.StringVar(&s.only, "only", "", "only these of serve,page,command,file,tree,resync")
 	flag.BoolVar(&s.scpTree, "scp-tree", false, "also scp the tree, which takes minutes")
 	flag.Parse()
 	s.size, s.page = *megabytes*1_000_000, *pages*1_000_000
@@ -61,6 +61,11 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer m.stop()
+	if s.wants("serve") {
+		if err := servePaging(ctx, s); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+	}
 	if s.wants("page") {
 		if err := paging(ctx, s, m); err != nil {
 			return fmt.Errorf("page: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/gpulease/gpulease/remote"
@@ -35,17 +34,7 @@ func paging(ctx context.Context, s settings, m *machine) error {
 		offset = page.NextOffset
 	}
 	took := time.Since(begun)
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return err
-	}
-	peak := "unknown"
-	for line := range strings.SplitSeq(string(status), "\n") {
-		if rest, found := strings.CutPrefix(line, "VmHWM:"); found {
-			peak = strings.TrimSpace(rest)
-		}
-	}
 	fmt.Printf("%-22s    0 ms  %d MB in %d pages: %.1f s, %.0f MB/s, most memory of this process %s\n", "paging",
-		s.page/1_000_000, pages, took.Seconds(), float64(s.page)/1e6/took.Seconds(), peak)
+		s.page/1_000_000, pages, took.Seconds(), float64(s.page)/1e6/took.Seconds(), peak(os.Getpid()))
 	return nil
 }
