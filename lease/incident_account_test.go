@@ -150,7 +150,7 @@ func TestMachineOfAnAccountThatIsNotUsedAnyMore(t *testing.T) {
 	require.Less(t, k.counted(), 10*policy.Dollar)
 	_, err = k.m.Stop(t.Context(), again.ID)
 	require.NoError(t, err)
-	for limit := time.Now().Add(time.Minute); k.get(again.ID).State != lease.Ended; {
+	for limit := time.Now().Add(5 * time.Minute); k.get(again.ID).State != lease.Ended; {
 		require.True(t, time.Now().Before(limit))
 		mine.Advance(5 * time.Second)
 		other.Advance(5 * time.Second)

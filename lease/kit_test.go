@@ -400,7 +400,7 @@ func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.L
 
 func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
-	limit := time.Now().Add(3 * time.Minute)
+	limit := time.Now().Add(5 * time.Minute)
 	for {
 		l := k.get(id)
 		if ok(l) {
