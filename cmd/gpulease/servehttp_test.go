@@ -150,7 +150,7 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	w := newWorld(t, lambdatest.Config{})
 	annToken, bobToken := w.token("ann"), w.token("bob")
 	root := t.TempDir()
-	s := w.web("--root", root)
+	s := w.web("--root", root, "--policy-set", "principals.lead.leases_of=*")
 	ann, bob := s.host(annToken, "/mcp"), s.host(bobToken, "/mcp")
 	id := ann.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 30, "purpose": "secret purpose"}).Lease
 	ann.until(id, "ready")
@@ -201,7 +201,16 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	require.NoError(t, w.program("token", "revoke", "bob").Run())
 	_, err = bob.session.CallTool(t.Context(), callParams("list_leases", nil))
 	require.ErrorContains(t, err, "Unauthorized")
-	ann.ok("stop_lease", map[string]any{"lease_id": id})
+
+	// Whom the policy lets, uses them as its own; what comes home lands in its own directory.
+	lead := s.host(w.token("lead"), "/mcp")
+	require.Contains(t, string(lead.ok("list_leases", map[string]any{}).Raw), id)
+	require.Contains(t, string(lead.ok("read_output", map[string]any{"job_id": job}).Raw), "secret output")
+	lead.ok("fetch_files", map[string]any{"lease_id": id, "paths": []string{"ann/file"}, "local_dir": "home"})
+	require.FileExists(t, filepath.Join(root, "lead", "home", "ann", "file"))
+	require.NoDirExists(t, filepath.Join(root, "ann", "home"))
+	require.Equal(t, "stopping", lead.ok("stop_lease", map[string]any{"lease_id": id, "wait_seconds": 0}).State)
+	require.NotEqual(t, "ready", ann.ok("get_lease", map[string]any{"lease_id": id}).State)
 	require.NotContains(t, s.cmd.log.String(), annToken)
 }
 
