@@ -114,6 +114,10 @@ func TestTheWholeLoopOverHTTP(t *testing.T) {
 			a := h.ok("run_command", map[string]any{"lease_id": id, "command": "echo out; exit 3", "wait_seconds": 20})
 			require.Equal(t, 3, *a.Exit)
 			require.Equal(t, "out\n", a.Stdout)
+			// Without roots no tool is there for files, and the model is told how a small one travels.
+			require.Contains(t, h.session.InitializeResult().Instructions, "stdin of run_command")
+			a = h.ok("run_command", map[string]any{"lease_id": id, "command": "mkdir -p src && cat >src/a.py && cat src/a.py", "stdin": "print('ä')\n", "wait_seconds": 20})
+			require.Equal(t, "print('ä')\n", a.Stdout)
 			job := h.ok("run_command", map[string]any{"lease_id": id, "command": "sleep 2; echo finished", "wait_seconds": 0}).Job
 
 			// The server ends in order, its leases and jobs go on.
