@@ -264,7 +264,11 @@ func (m *Manager) Notices(ctx context.Context) []string {
 		for _, s := range strangers {
 			rate += s.Price
 		}
-		out = append(out, fmt.Sprintf("%d instances in the account have no lease here and cost %s/h; gpulease spend lists them", len(strangers), rate))
+		who := "1 instance in the account has no lease here and costs"
+		if n := len(strangers); n > 1 {
+			who = fmt.Sprintf("%d instances in the account have no lease here and cost", n)
+		}
+		out = append(out, fmt.Sprintf("%s %s/h; gpulease spend lists them", who, rate))
 	}
 	return out
 }
