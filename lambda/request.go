@@ -97,7 +97,9 @@ func (c *Client) fail(k call, e *Error) *Error {
 		e.Outcome = NothingHappened
 	}
 	clean := c.cleaner(k)
-	e.Code = Code(clean(string(e.Code)))
+	if e.Code != CodeInvalidAPIKey { // a wrong key may be a word of it, such as "key"
+		e.Code = Code(clean(string(e.Code)))
+	}
 	e.Message, e.Suggestion, e.RequestID = clean(e.Message), clean(e.Suggestion), clean(e.RequestID)
 	if e.Err != nil {
 		if text := e.Err.Error(); clean(text) != text {

@@ -85,6 +85,18 @@ type leaky struct{ text string }
 
 func (l *leaky) Error() string { return l.text }
 
+// A placeholder in the place of the key is covered wherever it stands, and still known as a bad key.
+func TestAKeyThatIsAWordOfItsErrorIsABadKey(t *testing.T) {
+	key, err := lambda.ParseKey("key")
+	require.NoError(t, err)
+	f := always(401, envelope("global/invalid-api-key", "API key was invalid, expired, or deleted.", ""))
+	c, err := lambda.New(key, lambda.WithHTTPClient(&http.Client{Transport: f}), lambda.WithLimiter(lambda.NoLimit), lambda.WithRetry(lambda.NoRetry))
+	require.NoError(t, err)
+	_, err = c.Instances(t.Context())
+	require.True(t, lambda.IsBadKey(err), "%v", err)
+	require.ErrorContains(t, err, "API [redacted] was invalid")
+}
+
 func TestErrorsAndLogsDoNotRepeatSecrets(t *testing.T) {
 	launch := goodLaunch()
 	data := launch.UserData.Reveal()

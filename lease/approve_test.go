@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 	"testing"
@@ -304,8 +305,16 @@ func TestWhatARefusedExtensionNamesPasses(t *testing.T) {
 	require.ErrorAs(t, err, &e)
 	require.Contains(t, e.Why, "max_ttl")
 	require.Contains(t, e.Why, "hard_stop")
-	named := regexp.MustCompile(`extend_lease by (\d+) minutes would pass$`).FindStringSubmatch(e.Next)
-	require.NotNil(t, named, e.Next)
+	refused := e.Next
+	k.change(func(p *policy.Policy) { p.ApproveAbove = policy.Cents(50) })
+	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: 10 * time.Minute})
+	require.ErrorAs(t, err, &e)
+	require.Contains(t, e.Why, "approval needed")
+	require.NotContains(t, e.Why, "without approval", "what needs none is less than it has")
+	require.Equal(t, fmt.Sprintf("ask a person to run gpulease extend %s --minutes 10", l.ID), e.Next)
+	k.change(func(p *policy.Policy) { p.ApproveAbove = 3 * policy.Dollar })
+	named := regexp.MustCompile(`extend_lease by (\d+) minutes would pass$`).FindStringSubmatch(refused)
+	require.NotNil(t, named, refused)
 	minutes, err := strconv.Atoi(named[1])
 	require.NoError(t, err)
 	_, err = k.m.Extend(t.Context(), l.ID, lease.Extension{More: time.Duration(minutes) * time.Minute})

@@ -48,6 +48,8 @@ func cloudError(op string, id ID, err error) *Error {
 		set(CodeRateLimited, true, "Lambda's rate limit is reached", "call again in a minute")
 	case lambda.IsCode(err, lambda.CodeInvalidParameters), lambda.IsCode(err, lambda.CodeObjectDoesNotExist):
 		set(CodeInvalidInput, false, "Lambda refused the request", "list_capacity shows what can be asked for")
+	case le.Status == 0:
+		e.Message, e.Next = op+": the cloud could not be reached, or did not answer", "call again in a minute; gpulease doctor says what is in the way"
 	}
 	return e
 }

@@ -165,6 +165,9 @@ func deniedByName(d policy.Decision, l Lease, asked, last time.Time) policy.Deci
 // notExtended refuses an extension and names the longest that passes now, if there
 // is one: what the policy leaves and what the hard stop leaves, whichever is less.
 func notExtended(l Lease, x Extension, d policy.Decision, last time.Time) *Error {
+	if n := d.Nearest; n != nil && (n.Type != l.Type || n.Region != l.Region || n.TTL <= l.TTL) {
+		d.Nearest = nil // another machine, or no more than it has: a request, but no extension
+	}
 	e := &Error{
 		Code: Code(d.Code()), Message: fmt.Sprintf("the policy does not allow this extension; lease %s keeps its deadline", l.ID), Why: d.Explain(), LeaseID: l.ID,
 		Next: "finish before the deadline, or have the policy changed by its owner",
@@ -173,7 +176,7 @@ func notExtended(l Lease, x Extension, d policy.Decision, last time.Time) *Error
 	switch n := d.Nearest; {
 	case d.Verdict == policy.Ask:
 		e.Message = fmt.Sprintf("this extension needs a person's approval; lease %s keeps its deadline", l.ID)
-		e.Next = fmt.Sprintf("ask a person to run gpulease extend %s with --minutes and the minutes that you need", l.ID)
+		e.Next = fmt.Sprintf("ask a person to run gpulease extend %s --minutes %d", l.ID, int(x.More/time.Minute))
 		longest = 0
 		if n != nil {
 			longest = n.TTL

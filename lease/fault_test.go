@@ -163,6 +163,7 @@ func TestKeyThatCannotBeRegistered(t *testing.T) {
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpAddKey, Count: 1, Cut: lambdatest.CutBefore})
 	l, err := k.m.Launch(t.Context(), lease.LaunchRequest{Type: testType})
 	require.Equal(t, lease.CodeCloudUnavailable, lease.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "the cloud could not be reached, or did not answer")
 	require.Zero(t, k.sim.LaunchCount())
 	k.settled(l)
 }

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/policy"
+	"github.com/gpulease/gpulease/remote"
 )
 
 // The network went away during the deletion, and the machine was marked as deleted; a deletion
@@ -82,6 +84,30 @@ func TestIncidentStopOfWhatWasGoneFailedForEver(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, got, again)
 	require.Equal(t, got.Cost, k.usage().Lifetime, "nothing is counted any more")
+}
+
+// Whoever works on a machine that is gone hears so before its absence is believed.
+func TestMachineThatIsNotListedIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{TerminateTime: -1, Linger: -1})
+	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
+	l = k.untilState(l.ID, lease.Ready)
+	const said = "the cloud has not listed this machine since "
+	require.NotContains(t, strings.Join(k.m.Status(t.Context(), l).Warnings, "\n"), said)
+	require.NoError(t, k.sim.Terminate(l.InstanceID))
+	l = k.until(l.ID, "missed once", func(l lease.Lease) bool { return l.Missing > 0 })
+	require.Equal(t, lease.Ready, l.State, "one listing may be behind")
+	require.Contains(t, strings.Join(k.m.Status(t.Context(), l).Warnings, "\n"), said)
+	k.machine.fetch = func(context.Context, []string, string) (remote.FetchSummary, error) {
+		return remote.FetchSummary{}, remote.ErrUnreachable
+	}
+	_, _, err := k.m.Fetch(t.Context(), l.ID, []string{"out"}, t.TempDir(), remote.FetchOptions{})
+	var e *lease.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, lease.CodeSSHUnreachable, e.Code)
+	require.Contains(t, e.Message, said)
+	require.Contains(t, e.Next, "get_lease")
+	k.settled(k.over(l.ID))
 }
 
 // A machine that was ending already could not be ended: the call was an error, and the

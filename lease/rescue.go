@@ -123,7 +123,11 @@ func (m *Manager) sayFarewell(ctx context.Context, l Lease) string {
 	}
 	m.Crash("jobs-ended")
 	sum, err := m.Machine.Fetch(ctx, t, l.resultPaths(), l.ResultsDir, remote.FetchOptions{Unlinked: true, Manifest: ManifestName})
-	said += fmt.Sprintf("; %d result files (%d bytes) are in %s", len(sum.Files), sum.Bytes, l.ResultsDir)
+	n, files, are := len(sum.Files), "files", "are"
+	if n == 1 {
+		files, are = "file", "is"
+	}
+	said += fmt.Sprintf("; %d result %s (%d bytes) %s in %s", n, files, sum.Bytes, are, l.ResultsDir)
 	if len(sum.Missing) > 0 {
 		said += "; not there: " + strings.Join(sum.Missing, ", ")
 	}

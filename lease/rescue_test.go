@@ -56,7 +56,7 @@ func TestResultsComeHomeBeforeTheEnd(t *testing.T) {
 			end(k, l.ID)
 			got := k.untilState(l.ID, lease.Ended)
 			require.FileExists(t, filepath.Join(dir, "model.pt"), "%s: %s", got.Reason, got.Rescue)
-			require.Contains(t, got.Rescue, "1 result files")
+			require.Contains(t, got.Rescue, "1 result file (")
 			k.settled(got)
 		})
 	}

@@ -192,6 +192,9 @@ func (m *Manager) status(ctx context.Context, l Lease, g *glance) Status {
 	if unseen := now.Sub(l.SeenAt); !l.SeenAt.IsZero() && unseen >= loudUnseen {
 		warn("the cloud has not shown this machine for %d min, so nobody can be sure to end it; gpulease doctor says whether the API key works", int(unseen/time.Minute))
 	}
+	if l.unlisted() && l.State == Ready {
+		warn("%s", l.sayUnlisted())
+	}
 	for _, w := range unconfirmed(g.live(), l.ID, now) { // that belongs in every answer until it is mended
 		warn("%s", w)
 	}
@@ -229,6 +232,14 @@ func (m *Manager) warnOfIdleness(l Lease, now time.Time, warn func(string, ...an
 	warn("nothing has used the machine for %s; at %s (idle_timeout) it is ended", idle.Round(time.Second), timeout)
 }
 
+// unlisted says whether the last good listing did not show the machine. One may be
+// behind; it takes more to believe that it is gone.
+func (l Lease) unlisted() bool { return l.Missing > 0 }
+
+func (l Lease) sayUnlisted() string {
+	return fmt.Sprintf("the cloud has not listed this machine since %s: it may be gone, which is settled within a few minutes", l.MissingSince.UTC().Format(time.RFC3339))
+}
+
 // loudAfter is how long a stop may take before every answer says that it is not confirmed.
 const loudAfter = 3 * time.Minute
 
@@ -264,7 +275,11 @@ func (m *Manager) Notices(ctx context.Context) []string {
 		for _, s := range strangers {
 			rate += s.Price
 		}
-		out = append(out, fmt.Sprintf("%d instances in the account have no lease here and cost %s/h; gpulease spend lists them", len(strangers), rate))
+		who := "1 instance in the account has no lease here and costs"
+		if n := len(strangers); n > 1 {
+			who = fmt.Sprintf("%d instances in the account have no lease here and cost", n)
+		}
+		out = append(out, fmt.Sprintf("%s %s/h; gpulease spend lists them", who, rate))
 	}
 	return out
 }

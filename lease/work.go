@@ -305,6 +305,9 @@ func (m *Manager) machineError(op string, l Lease, err error) *Error {
 	case errors.Is(err, remote.ErrUnreachable), errors.Is(err, remote.ErrConnLost), errors.Is(err, remote.ErrAuth), errors.Is(err, context.DeadlineExceeded):
 		e.Code, e.Retryable, e.Message = CodeSSHUnreachable, true, op+": the machine does not answer over SSH"
 		e.Next = "call again in a few seconds; jobs that run there go on. get_lease says whether the machine still lives"
+		if l.unlisted() {
+			e.Message, e.Next = e.Message+"; "+l.sayUnlisted(), "get_lease says whether the machine still lives; call again if it does"
+		}
 		if l.InTailnet() {
 			e.Next += ". It is reached in the tailnet alone: this computer has to be in it (tailscale status)"
 		}

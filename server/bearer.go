@@ -104,7 +104,11 @@ func (w *web) authenticate(to http.ResponseWriter, r *http.Request) (caller, boo
 		return w.unreadable(to, err)
 	}
 	to.Header().Set("WWW-Authenticate", w.challenge(problem))
-	http.Error(to, "a bearer token is needed: gpulease token create NAME makes one", http.StatusUnauthorized)
+	text := "a bearer token is needed: gpulease token create NAME makes one"
+	if problem != "" {
+		text = "this bearer token is not known here, or has ended: gpulease token create NAME --replace makes a new one"
+	}
+	http.Error(to, text, http.StatusUnauthorized)
 	return caller{}, false
 }
 

@@ -86,6 +86,10 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			require.Equal(t, 401, r.StatusCode, "%v %q", ask, given)
 			require.Equal(t, challenge, r.Header.Get("WWW-Authenticate"))
 		}
+		_, text := w.status(ask.method, ask.path, "", "Authorization", "Bearer wrong")
+		require.Contains(t, text, "not known here")
+		_, text = w.status(ask.method, ask.path, "", "Authorization", "")
+		require.Contains(t, text, "a bearer token is needed")
 		status, text := w.status(ask.method, ask.path, "", "Authorization", "Bearer unreadable")
 		require.Equal(t, 503, status)
 		require.NotContains(t, text, "disk")

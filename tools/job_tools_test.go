@@ -172,7 +172,9 @@ func pages(all []byte, job remote.Job) *desk {
 }
 
 func TestReadOutput(t *testing.T) {
-	d := pages([]byte(strings.Repeat("0123456789", 2000)), exited(1))
+	job := exited(1)
+	job.StderrBytes = 5
+	d := pages([]byte(strings.Repeat("0123456789", 2000)), job)
 	got, text := answer(t, d, "read_output", `{"job_id":"abcdefghijkl-mnopqrst"}`)
 	require.Len(t, got["data"], 8000)
 	require.Equal(t, "stdout", got["stream"])
@@ -188,6 +190,8 @@ func TestReadOutput(t *testing.T) {
 	require.Equal(t, 19995.0, got["offset"])
 	require.Equal(t, true, got["eof"])
 	require.Equal(t, `read_output with job_id "abcdefghijkl-mnopqrst", stream stderr and offset -4000 for its errors`, got["next"])
+	got, _ = answer(t, pages([]byte("FAIL\n"), exited(1)), "read_output", `{"job_id":"abcdefghijkl-mnopqrst"}`)
+	require.Equal(t, "that was all; run_command to go on, stop_lease when you are done", got["next"], "it has written no errors to read")
 
 	d = pages([]byte("x"), running())
 	got, _ = answer(t, d, "read_output", `{"job_id":"abcdefghijkl-mnopqrst","stream":"stderr","offset":1,"wait_seconds":5}`)
@@ -298,6 +302,10 @@ func TestSyncFilesStaysWithinItsRoots(t *testing.T) {
 		})
 	}
 
+	_, err = use(t, tools.Deps{Leases: &desk{row: ready()}, Roots: []string{root}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":"nothing"}`)
+	var absent *lease.Error
+	require.ErrorAs(t, err, &absent)
+	require.Equal(t, "looked for at "+filepath.Join(root, "nothing"), absent.Why)
 	_, err = use(t, tools.Deps{Leases: &desk{row: ready()}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":"."}`)
 	require.Equal(t, lease.CodePathDenied, lease.CodeOf(err), "without roots there is no access")
 

@@ -34,6 +34,7 @@ type readOut struct {
 	Tests      *testsOut `json:"tests,omitempty" jsonschema:"-"`
 	leaseBeside
 	advice
+	sought bool // a pattern was looked for
 }
 
 // streamBoth is both streams together; [remote.Stream] has one.
@@ -91,9 +92,9 @@ func readOutput(l interface {
 		s := status(ctx, l, o.owner)
 		out := readOut{
 			jobFields: fieldsOf(o.job), Stream: in.Stream, Data: valid(string(o.data)), Offset: o.offset, NextOffset: o.next, SizeBytes: o.size,
-			EOF: o.eof, Matches: o.matches, leaseBeside: besideOf(s),
+			EOF: o.eof, Matches: o.matches, leaseBeside: besideOf(s), sought: in.Pattern != "",
 		}
-		out.advice = adviceOf(s, nextForPage(out, in))
+		out.advice = adviceOf(s, nextForPage(out, in, o.job.StderrBytes > 0))
 		if o.eof && in.Pattern == "" && in.Stream != string(remote.Stderr) {
 			out.Tests = testsAtEnd(ctx, l, o, hidden)
 		}
@@ -234,7 +235,7 @@ func wholeCharacters(p remote.Page) (data []byte, offset, next int64) {
 	return data, offset, next
 }
 
-func nextForPage(o readOut, in readIn) step {
+func nextForPage(o readOut, in readIn, complained bool) step {
 	text := fmt.Sprintf("read_output with job_id %q, stream %s", o.JobID, in.Stream)
 	more := with{"job_id": o.JobID, "stream": in.Stream}
 	switch {
@@ -242,8 +243,10 @@ func nextForPage(o readOut, in readIn) step {
 		return then("read_output", more, "%s and without pattern shows what is there", text)
 	case in.Pattern != "" && in.Offset < 0:
 		return say("%s and an offset from data shows what is around a match", text)
-	case o.EOF && o.ExitCode != nil && *o.ExitCode != 0 && in.Stream == string(remote.Stdout):
+	case o.EOF && o.ExitCode != nil && *o.ExitCode != 0 && in.Stream == string(remote.Stdout) && complained:
 		return then("read_output", with{"job_id": o.JobID, "stream": "stderr", "offset": -4000}, "read_output with job_id %q, stream stderr and offset -4000 for its errors", o.JobID)
+	case o.EOF && o.ExitCode != nil && *o.ExitCode != 0:
+		return say("that was all; run_command to go on, stop_lease when you are done")
 	case o.EOF:
 		return then("stop_lease", with{"lease_id": o.LeaseID}, "that was all; stop_lease when you are done")
 	}
@@ -262,10 +265,21 @@ func nextForPage(o readOut, in readIn) step {
 
 // Text is the job in a line and the page.
 func (o readOut) Text() string {
-	if o.Matches > 0 {
-		return fmt.Sprintf("%s; %s of %s\n%s", o.jobFields.line(), count(o.Matches, "match"), o.Stream, o.Data) + o.lines()
+	soFar := ""
+	if !o.EOF {
+		soFar = " so far"
 	}
-	return fmt.Sprintf("%s; %s bytes %d to %d of %d\n%s", o.jobFields.line()+o.Tests.line(), o.Stream, o.Offset, o.NextOffset, o.SizeBytes, o.Data) + o.lines()
+	switch {
+	case o.Matches > 0:
+		return fmt.Sprintf("%s; %s of %s\n%s", o.jobFields.line(), count(o.Matches, "match"), o.Stream, o.Data) + o.lines()
+	case o.sought:
+		return fmt.Sprintf("%s; no match in %s, which has %d bytes%s", o.jobFields.line(), o.Stream, o.SizeBytes, soFar) + o.lines()
+	}
+	sep := "; "
+	if o.Tests != nil {
+		sep = "\n"
+	}
+	return fmt.Sprintf("%s%s%s bytes %d to %d of %d\n%s", o.jobFields.line()+o.Tests.line(), sep, o.Stream, o.Offset, o.NextOffset, o.SizeBytes, o.Data) + o.lines()
 }
 
 func count(n int, thing string) string {

@@ -56,7 +56,8 @@ func TestReadOutputByPattern(t *testing.T) {
 	require.Equal(t, 200.0, got["next_offset"])
 
 	found = remote.Found{NextOffset: 200, Size: 200, Job: exited(1)}
-	got, _ = answer(t, d, "read_output", `{"job_id":"`+jobID+`","stream":"stderr","pattern":"x"}`)
+	got, text = answer(t, d, "read_output", `{"job_id":"`+jobID+`","stream":"stderr","pattern":"x"}`)
+	require.Contains(t, text, "; no match in stderr, which has 200 bytes\n")
 	require.Equal(t, "", got["data"])
 	require.Equal(t, true, got["eof"])
 	require.Contains(t, got["next"], "without pattern")

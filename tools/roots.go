@@ -29,7 +29,7 @@ func confine(dir string, roots []string) (string, error) {
 	if err != nil {
 		// Whether something outside exists is nobody's business.
 		if within(filepath.Clean(path), roots) {
-			return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("there is no local directory %q", dir), Next: "give a directory that exists", Err: err}
+			return "", &lease.Error{Code: lease.CodeInvalidInput, Message: fmt.Sprintf("there is no local directory %q", dir), Why: "looked for at " + filepath.Clean(path), Next: "give a directory that exists, absolute or from " + roots[0], Err: err}
 		}
 		return "", pathDenied(dir, "", roots)
 	}

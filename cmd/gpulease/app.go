@@ -52,7 +52,15 @@ func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return nil, usageError(fmt.Errorf("GPULEASE_LOG_LEVEL (or --log-level): %w", err))
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: readable})), nil
+}
+
+// readable writes durations as "4.373s", where JSON has a number of nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().Round(time.Millisecond).String())
+	}
+	return a
 }
 
 // open wires the program. A ledger that cannot be used is no error here: the

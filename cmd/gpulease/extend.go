@@ -77,5 +77,8 @@ func withNext(err error) error {
 	if e.Code == lease.CodeLeaseNotFound {
 		return noLease(e.LeaseID)
 	}
+	if e.Code == lease.CodeLeaseEnded {
+		return fmt.Errorf("%w\nnext: gpulease audit show %s says what happened to it", err, e.LeaseID)
+	}
 	return fmt.Errorf("%w\nnext: %s", err, e.Next)
 }

@@ -52,6 +52,7 @@ func (a *app) printNotices(ctx context.Context, w io.Writer, leases []lease.Leas
 	}
 	if live != nil {
 		switch guard := a.manager.Status(ctx, *live).Guard; {
+		case guard == "": // only what waits for a person, which has no deadline yet
 		case guard != "none":
 			lines = append(lines, "guarded by "+printable(guard))
 		case live.Counts():

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -17,4 +19,15 @@ func TestDefaultPolicyPathIsNotTakenForAGivenOne(t *testing.T) {
 		_, err := s.policySource().Current()
 		require.NoError(t, err)
 	}
+}
+
+// What a call took is for people to read.
+func TestTheLogHasDurationsInSeconds(t *testing.T) {
+	s := newSettings(nil)
+	newRoot(s, nil, nil, nil)
+	var out strings.Builder
+	log, err := s.logger(&out)
+	require.NoError(t, err)
+	log.Info("call", "dur", 4373156082*time.Nanosecond)
+	require.Contains(t, out.String(), `"dur":"4.373s"`)
 }

@@ -69,6 +69,7 @@ func TestWorkOnAMachine(t *testing.T) {
 	_, errs, code = w.ssh("", id)
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "has ended")
+	require.Contains(t, errs, "next: gpulease audit show "+id)
 }
 
 // fetchFromAHostileMachine meets an odd name, links that lead out, and what git would run.

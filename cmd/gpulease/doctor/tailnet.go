@@ -39,7 +39,7 @@ func (x *examination) tailnet(ctx context.Context) {
 		return
 	}
 	if err := t.Up(ctx); err != nil {
-		x.fail(net, Network, "tailscale up, on this computer", "machines are to join the tailnet and could not be reached there from here: %v", err)
+		x.fail(net, Network, "tailscale up, on this computer; where its tailscale program is, GPULEASE_TAILSCALE says (docs/tailscale.md)", "machines are to join the tailnet and could not be reached there from here: %v", err)
 		return
 	}
 	x.ok(net, Network, "this computer is in one; machines join it and are reached there alone")

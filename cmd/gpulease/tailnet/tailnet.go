@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -98,7 +99,7 @@ func (c CLI) status(ctx context.Context) (status, error) {
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err := cmd.Run()
 	switch {
-	case errors.Is(err, exec.ErrNotFound):
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return status{}, fmt.Errorf("%w, or its tailscale program is not found: %q is not there (GPULEASE_TAILSCALE)", ErrNotUp, string(c))
 	case ctx.Err() != nil:
 		return status{}, fmt.Errorf("%w: %s status --json: %w", ErrNotUp, string(c), ctx.Err())

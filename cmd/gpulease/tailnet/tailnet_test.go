@@ -54,11 +54,11 @@ func TestFind(t *testing.T) {
 
 func TestThisComputerIsNotInATailnet(t *testing.T) {
 	for want, c := range map[string]tailnet.CLI{
-		"is not there (GPULEASE_TAILSCALE)": "tailscale-that-is-nowhere",
-		"no such file":                      tailnet.CLI(filepath.Join(t.TempDir(), "none")),
-		`"NeedsLogin"`:                      answering(t, `{"BackendState": "NeedsLogin"}`),
-		`"Stopped"`:                         answering(t, `{"BackendState": "Stopped", "Peer": null}`),
-		"offline":                           answering(t, `{"BackendState": "Running", "Self": {"Online": false}}`),
+		"is not there (GPULEASE_TAILSCALE)":        "tailscale-that-is-nowhere",
+		"none\" is not there (GPULEASE_TAILSCALE)": tailnet.CLI(filepath.Join(t.TempDir(), "none")),
+		`"NeedsLogin"`: answering(t, `{"BackendState": "NeedsLogin"}`),
+		`"Stopped"`:    answering(t, `{"BackendState": "Stopped", "Peer": null}`),
+		"offline":      answering(t, `{"BackendState": "Running", "Self": {"Online": false}}`),
 		"failed to connect; is tailscaled running?": program(t, "echo 'failed to connect; is\ntailscaled running?' >&2; exit 1\n"),
 		"its answer is not JSON":                    answering(t, "hello"),
 	} {
