@@ -172,6 +172,9 @@ func (j *fetching) attempt(n *conn) error {
 		}
 		if round == 0 {
 			j.note(there, asked)
+		}
+		j.avoid(&there)
+		if round == 0 {
 			j.found = there.files
 		} else {
 			j.gone(there, asked)
