@@ -222,9 +222,9 @@ place() {
 }
 
 # placequick is place for all that was staged, in one process. It stops where something is not as it is nearly always, and what
-# it has not moved is for place, which also says what is wrong.
+# it has not moved is for place, which also says what is wrong. That it has come to its end only its own word tells.
 placequick() {
-	has perl && perl -e '
+	has perl && [ "$(perl -e '
 		sub place {
 			my ($d) = @_;
 			opendir(my $h, "$ARGV[0]/$d") or exit 1;
@@ -237,7 +237,8 @@ placequick() {
 				rename $from, $to or exit 1;
 			}
 		}
-		place(".")' "$stage/t" 2>/dev/null
+		place(".");
+		print "placed"' "$stage/t" 2>/dev/null)" = placed ]
 }
 
 case ${1:-} in

@@ -62,3 +62,23 @@ func filesBelow(t *testing.T, dir string) []string {
 	}))
 	return files
 }
+
+// A perl that says all is well, and has done nothing.
+func TestPushDoesWithoutPerl(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"DoesNothing": "exit 0", "Fails": "exit 3", "Dies": "kill -9 $$"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := startHost(t)
+			h.shim(t, "perl", "#!/bin/sh\n: >>\"$HOME/asked\"\n"+text+"\n")
+			src := t.TempDir()
+			for _, name := range []string{"a", "sub/b", "sub/deep/c", "new\nline", "-x"} {
+				write(t, filepath.Join(src, name), "content of "+name)
+			}
+			_, err := newPool(t, remote.Config{}).Push(testContext(t), h.Target, src, "there", remote.PushOptions{})
+			require.NoError(t, err)
+			require.Equal(t, contents(t, src), contents(t, filepath.Join(h.home, "there")))
+			require.FileExists(t, filepath.Join(h.home, "asked"))
+		})
+	}
+}

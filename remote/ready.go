@@ -38,6 +38,18 @@ func (s *ready) alive() bool {
 	}
 }
 
+// close lets go of the channel, which may block on a dark connection. What it returns is closed when that is done.
+func (s *ready) close(n *conn) <-chan struct{} {
+	closed := make(chan struct{})
+	if !n.spawn(func() {
+		_ = s.ch.Close()
+		close(closed)
+	}) {
+		close(closed)
+	}
+	return closed
+}
+
 // crowded reports whether one more session might be one too many for the server.
 func (n *conn) crowded() bool {
 	return len(n.slots)+len(n.bulk)+len(n.spare)+len(n.ready) >= serverSessions
@@ -125,8 +137,8 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 	done := make(chan result, 1)
 	if !n.spawn(func() {
 		answer, err := s.start(r)
+		_ = s.ch.Close() // before anybody asks in the other way, see ready.sh
 		done <- result{answer, err}
-		_ = s.ch.Close()
 		<-n.slots
 	}) {
 		<-n.slots
@@ -142,9 +154,13 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 			return d.reply, nil
 		}
 	case <-timer.C:
-		n.spawn(func() { _ = s.ch.Close() })
+		select {
+		case <-s.close(n):
+		case <-n.gone:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
-		n.spawn(func() { _ = s.ch.Close() })
+		s.close(n)
 		return reply{}, ctx.Err()
 	}
 	n.misses.Add(1)
