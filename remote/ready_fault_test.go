@@ -112,6 +112,10 @@ func TestReadyShellTalksNonsense(t *testing.T) {
 		`printf '\036gpulease\njob job-nonsense-1\nexcerpt 9000000000000000000 9000000000000000000 0 0\n\n'`,
 		`printf 'no reply at all\n\n'`,
 		`printf '\036gpulease\nerror notfound x\n\n'`,
+		`printf '\036gpulease\njob job-nonsense-4\nexcerpt 0 100 0 0\n\nhalf'`,
+		`exec yes ''`,
+		`exec cat /dev/zero`,
+		`printf '\036gpulease\nexcerpt 0 0 0 0\n'; exec yes 'job x'`,
 	} {
 		// It says this when it gets its first job.
 		h.shim(t, "setsid", "#!/bin/sh\n[ \"$3\" = -s ] || exec "+setsid+" \"$@\"\nwhile read -r line; do case $line in gl_ready*) echo >>\"$HOME/asked\"; "+nonsense+"; exit;; esac; done\n")
