@@ -59,7 +59,7 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 	for tries := 0; ; tries++ {
 		r, err := n.call(j.ctx, request{
 			script: filesScript,
-			args:   []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)},
+			args:   j.verb("list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)),
 			stdin:  func() io.Reader { return bytes.NewReader(nulList(paths)) },
 			data:   mostListing,
 		})
