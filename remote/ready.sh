@@ -27,8 +27,11 @@ fresh() { # descriptor file
 	fi
 }
 
-# started notes the time. The wall clock was asked before, and what has passed since is known: a process less.
+# started says that it is, and notes the time. The wall clock was asked before, and what has passed since is known: a process less.
 started() {
+	trap '' PIPE # from here on the job is this shell's, whether anybody hears of it or not
+	printf '\036started\n' >&8
+	trap - PIPE
 	gl_i=$((gl_begun - gl_warm))
 	if [ -n "$gl_wall" ] && [ "$gl_i" -lt 60000 ]; then
 		gl_i=$((gl_wall + gl_i))

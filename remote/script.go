@@ -262,6 +262,8 @@ func (r reply) failure() error {
 		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
+	case "gone":
+		kind = errGone
 	case "long":
 		kind = errLong
 	case "moving":
