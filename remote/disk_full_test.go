@@ -14,16 +14,24 @@ import (
 	"github.com/gpulease/gpulease/remote"
 )
 
-// The list of what is to come does not fit on the machine's disk: half of it would look like all there is.
-func TestFetchFromAFullDisk(t *testing.T) {
-	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a small disk")
+// withSmallTemporary runs a test on machines whose temporary files are on a disk of 4 MiB.
+func withSmallTemporary(t *testing.T, f func(t *testing.T, h *host, tmp string)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a small disk")
 	}
 	onEachShell(t, func(t *testing.T, h *host, _ string) {
 		tmp := filepath.Join(h.home, "small")
 		smallDisk(t, tmp)
 		h.shim(t, "mktemp", "#!/bin/sh\nd=${TMPDIR:-"+tmp+"}/gpulease-test.$$\ncase $* in -d) mkdir \"$d\" ;; *) : >\"$d\" ;; esac && echo \"$d\"\n")
+		f(t, h, tmp)
+	})
+}
+
+// The list of what is to come does not fit on the machine's disk: half of it would look like all there is.
+func TestFetchFromAFullDisk(t *testing.T) {
+	t.Parallel()
+	withSmallTemporary(t, func(t *testing.T, h *host, tmp string) {
 		const many = 300
 		name := func(i int) string { return fmt.Sprintf("out/%03d%s", i, strings.Repeat("n", 200)) }
 		for i := range many {
@@ -47,13 +55,7 @@ func TestFetchFromAFullDisk(t *testing.T) {
 // What has changed on the machine is not taken for unchanged because its hash could not be written down.
 func TestPushWithFullTemporaryDisk(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a small disk")
-	}
-	onEachShell(t, func(t *testing.T, h *host, _ string) {
-		tmp := filepath.Join(h.home, "small")
-		smallDisk(t, tmp)
-		h.shim(t, "mktemp", "#!/bin/sh\nmkdir "+tmp+"/work.$$ && echo "+tmp+"/work.$$\n")
+	withSmallTemporary(t, func(t *testing.T, h *host, tmp string) {
 		src := t.TempDir()
 		for i := range 300 {
 			write(t, filepath.Join(src, fmt.Sprintf("%03d%s", i, strings.Repeat("n", 60))), "x")
