@@ -119,7 +119,7 @@ func TestAdoptionAfterTheLossOfEverything(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	limit := time.Now().Add(time.Minute)
+	limit := time.Now().Add(5 * time.Minute)
 	for {
 		if l, err = db.Get(t.Context(), first.ID); err == nil && l.State == lease.Ended {
 			break

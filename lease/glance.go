@@ -39,7 +39,7 @@ func (m *Manager) glance(ctx context.Context) *glance {
 			if err != nil {
 				return nil
 			}
-			return known(ctx, live)
+			return m.known(ctx, live)
 		}),
 	}
 }

@@ -36,7 +36,11 @@ func (k *kit) sampled(id lease.ID) lease.Lease {
 	k.sim.Advance(35 * time.Second)
 	if k.get(id).State == lease.Ready && k.policy.p.IdleMode != policy.IdleOff {
 		// Where the cloud does not answer, nobody looks.
-		for limit := time.Now().Add(400 * time.Millisecond); looks() == before && k.get(id).State == lease.Ready && time.Now().Before(limit); {
+		patience := 400 * time.Millisecond
+		if raceEnabled {
+			patience *= 4
+		}
+		for limit := time.Now().Add(patience); looks() == before && k.get(id).State == lease.Ready && time.Now().Before(limit); {
 			time.Sleep(time.Millisecond)
 		}
 	}

@@ -101,7 +101,7 @@ func TestSecondMachineOfALaunchCountsUntilItIsGone(t *testing.T) {
 	require.Empty(t, k.sim.Running(), "it was ended as soon as that was possible")
 	k.pass(10, time.Minute)
 	require.GreaterOrEqual(t, k.counted(), k.bill())
-	require.Less(t, k.counted(), k.bill()+policy.Cents(129).For(15*time.Minute), "and not twice")
+	require.Less(t, k.counted(), k.bill()+policy.Cents(129).For(25*time.Minute), "and not twice, which would be as much again")
 	require.GreaterOrEqual(t, l.Cost, policy.Cents(129).For(30*time.Minute))
 }
 
@@ -150,7 +150,7 @@ func TestMachineOfAnAccountThatIsNotUsedAnyMore(t *testing.T) {
 	require.Less(t, k.counted(), 10*policy.Dollar)
 	_, err = k.m.Stop(t.Context(), again.ID)
 	require.NoError(t, err)
-	for limit := time.Now().Add(time.Minute); k.get(again.ID).State != lease.Ended; {
+	for limit := time.Now().Add(5 * time.Minute); k.get(again.ID).State != lease.Ended; {
 		require.True(t, time.Now().Before(limit))
 		mine.Advance(5 * time.Second)
 		other.Advance(5 * time.Second)

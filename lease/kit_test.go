@@ -357,12 +357,12 @@ func (w tracked) Live(ctx context.Context) ([]lease.Lease, error) {
 // breathe lets the loop and its calls run between two moments: what is left of one pass
 // and a whole one, or, where it hangs, a while.
 func (k *kit) breathe() {
-	enough := int64(5)
-	if raceEnabled {
-		enough = 3 // where a pass takes long, what is asked for is there after fewer
+	enough, patience := int64(5), 50*time.Millisecond
+	if raceEnabled { // where a pass takes long, what is asked for is there after fewer
+		enough, patience = 3, 200*time.Millisecond
 	}
 	from := k.looks.Load()
-	for limit := time.Now().Add(50 * time.Millisecond); k.looks.Load() < from+enough && time.Now().Before(limit); {
+	for limit := time.Now().Add(patience); k.looks.Load() < from+enough && time.Now().Before(limit); {
 		time.Sleep(2 * time.Millisecond)
 	}
 }
@@ -400,7 +400,7 @@ func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.L
 
 func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
-	limit := time.Now().Add(3 * time.Minute)
+	limit := time.Now().Add(5 * time.Minute)
 	for {
 		l := k.get(id)
 		if ok(l) {

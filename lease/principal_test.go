@@ -1,6 +1,8 @@
 package lease_test
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -86,4 +88,58 @@ func ids(leases []lease.Lease) (out []lease.ID) {
 		out = append(out, l.ID)
 	}
 	return out
+}
+
+// A lead sees and uses the leases of those that the policy names, launches in nobody's name, and stays within its own caps.
+func TestAPrincipalSeesTheLeasesThatThePolicyLetsIt(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, lambdatest.Config{}, func(k *kit) {
+		k.policy.p.MaxLeases = 5
+		k.policy.p.Principals = map[string]policy.Limits{"lead": {LeasesOf: []string{"team-*"}}, "team-ann": {MaxLeases: 1}, "eve": {MaxLeases: 1}}
+	})
+	as := func(name string) context.Context { return lease.ActAs(t.Context(), name) }
+	of := map[string]lease.Lease{}
+	for _, name := range []string{"team-ann", "eve", "lead"} {
+		l, err := k.m.Launch(as(name), lease.LaunchRequest{Type: testType, Principal: "team-ann"})
+		require.NoError(t, err)
+		require.Equal(t, name, l.Principal, "nobody launches in another's name")
+		of[name] = l
+	}
+	k.untilState(of["team-ann"].ID, lease.Ready)
+	for name, want := range map[string][]lease.ID{
+		"lead": {of["team-ann"].ID, of["lead"].ID}, "team-ann": {of["team-ann"].ID}, "eve": {of["eve"].ID}, "team-bob": nil,
+	} {
+		list, err := k.m.List(as(name), true, 0)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, ids(list), name)
+		for who, l := range of {
+			_, err := k.m.Get(as(name), l.ID)
+			require.Equal(t, slices.Contains(want, l.ID), err == nil, "%s asks for the lease of %s", name, who)
+		}
+	}
+	p, err := k.m.PolicyFor(as("lead"))
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"lead", "team-ann"}, slices.Collect(maps.Keys(p.Principals)))
+	s, err := k.m.Spend(as("lead"), "team-ann")
+	require.NoError(t, err)
+	require.Equal(t, "team-ann", s.Principal)
+	s, err = k.m.Spend(as("lead"), "eve")
+	require.NoError(t, err)
+	require.Equal(t, "lead", s.Principal)
+
+	_, err = k.m.Stop(as("lead"), of["eve"].ID)
+	require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err))
+	_, err = k.m.Stop(as("lead"), of["team-ann"].ID)
+	require.NoError(t, err)
+	ended := k.untilState(of["team-ann"].ID, lease.Ended)
+	require.Equal(t, "team-ann", ended.Principal)
+
+	// While the policy cannot be read, each sees its own alone.
+	k.policy.mu.Lock()
+	k.policy.err = errors.New("policy.yaml:1:1: unknown key")
+	k.policy.mu.Unlock()
+	_, err = k.m.Get(as("lead"), of["team-ann"].ID)
+	require.Equal(t, lease.CodeLeaseNotFound, lease.CodeOf(err))
+	_, err = k.m.Get(as("lead"), of["lead"].ID)
+	require.NoError(t, err)
 }

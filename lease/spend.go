@@ -35,7 +35,7 @@ type PrincipalSpending struct {
 // Who acts as one of several principals (see [ActAs]) gets the account's caps, and of
 // the rest its own part.
 func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error) {
-	if principal == "" || !mayKnow(ctx, principal) {
+	if principal == "" || !m.mayKnow(ctx, principal) {
 		principal = m.asker(ctx)
 	}
 	p, err := m.policyNow()
@@ -54,7 +54,7 @@ func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error)
 	if err != nil {
 		return Spending{}, ledgerError("list leases", err)
 	}
-	for _, l := range known(ctx, all) {
+	for _, l := range m.known(ctx, all) {
 		if l.State.Live() || !l.EndedAt.Before(s.Since) {
 			s.Leases = append(s.Leases, l)
 		}
@@ -79,7 +79,7 @@ func (m *Manager) perPrincipal(ctx context.Context, p *policy.Policy, leases []L
 	for _, l := range leases {
 		names = append(names, l.Principal)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !mayKnow(ctx, name) })
+	names = slices.DeleteFunc(names, func(name string) bool { return !m.mayKnow(ctx, name) })
 	slices.Sort(names)
 	var out []PrincipalSpending
 	for _, name := range slices.Compact(names) {

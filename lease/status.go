@@ -33,7 +33,7 @@ func (m *Manager) get(ctx context.Context, id ID) (Lease, error) {
 		return Lease{}, notFound(id, err)
 	case err != nil:
 		return Lease{}, ledgerError("read lease "+string(id), err)
-	case !mayKnow(ctx, l.Principal):
+	case !m.mayKnow(ctx, l.Principal):
 		return Lease{}, notFound(id, ErrNotFound)
 	}
 	return l, nil
@@ -58,7 +58,7 @@ func (m *Manager) List(ctx context.Context, live bool, limit int) ([]Lease, erro
 	if err != nil {
 		return nil, ledgerError("list leases", err)
 	}
-	out = known(ctx, out)
+	out = m.known(ctx, out)
 	if limit > 0 && len(out) > limit {
 		out = out[:limit]
 	}

@@ -42,6 +42,7 @@ var limitKeys = []key{
 	moneyKey("caps.per_month", func(l *Limits) *Money { return &l.Caps.PerMonth }),
 	moneyKey("caps.lifetime", func(l *Limits) *Money { return &l.Caps.Lifetime }),
 	{name: "approve_above", set: setApproval, show: showApproval},
+	listKey("leases_of", func(l *Limits) *[]string { return &l.LeasesOf }),
 }
 
 const (

@@ -36,6 +36,9 @@ type Limits struct {
 
 	Caps         Caps
 	ApproveAbove Money // a worst case above this needs a person's approval; AlwaysAsk for every launch
+
+	// LeasesOf are patterns of the principals whose leases may be seen and used besides the own ones.
+	LeasesOf []string `json:",omitempty"` // without any, older hashes stay as they are
 }
 
 // AlwaysAsk as Limits.ApproveAbove has every launch approved. In the file it is `approve_above: 0`.

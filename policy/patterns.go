@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,12 @@ func matches(glob, name string) bool {
 }
 
 // checkPattern refuses what can match nothing that Lambda has, which is a slip of the pen.
+// Sees reports whether a principal may see and use another's leases: where leases_of says so, for all or for it alone.
+func (p *Policy) Sees(principal, other string) bool {
+	own := func(glob string) bool { return matches(glob, other) }
+	return slices.ContainsFunc(p.LeasesOf, own) || slices.ContainsFunc(p.Principals[principal].LeasesOf, own)
+}
+
 func checkPattern(s string) error {
 	if s == "" {
 		return fmt.Errorf("a pattern is empty")

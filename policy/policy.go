@@ -89,6 +89,7 @@ func (l Limits) clone() Limits {
 	for _, ps := range []*Patterns{&l.Types, &l.Regions, &l.Images} {
 		ps.Allow, ps.Deny = slices.Clone(ps.Allow), slices.Clone(ps.Deny)
 	}
+	l.LeasesOf = slices.Clone(l.LeasesOf)
 	return l
 }
 
@@ -129,6 +130,8 @@ func (l Limits) canonical() Limits {
 			*list = append([]string{}, slices.Compact(*list)...)
 		}
 	}
+	slices.Sort(l.LeasesOf)
+	l.LeasesOf = slices.Compact(l.LeasesOf)
 	return l
 }
 

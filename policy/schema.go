@@ -44,18 +44,19 @@ type fileForm struct {
 }
 
 type limitsForm struct {
-	Types              patternsForm `json:"types,omitempty" jsonschema_description:"Instance types. Default: all."`
-	Regions            patternsForm `json:"regions,omitempty" jsonschema_description:"Regions. Default: all."`
-	Images             patternsForm `json:"images,omitempty" jsonschema_description:"Image families or ids; default is Lambda's own choice. Default: all."`
-	MaxPricePerHour    amountForm   `json:"max_price_per_hour,omitempty" jsonschema_description:"Highest price per hour of one machine, in dollars. Default: 10."`
-	DefaultTTL         spanForm     `json:"default_ttl,omitempty" jsonschema_description:"Time of a lease when the request gives none. Default: 1h."`
-	MaxTTL             spanForm     `json:"max_ttl,omitempty" jsonschema_description:"Longest time of one lease, extensions included. Default: 8h."`
-	IdleTimeout        idleForm     `json:"idle_timeout,omitempty" jsonschema_description:"Idle for so long: ended. Default: 30m."`
-	MaxLeases          countForm    `json:"max_leases,omitempty" jsonschema_description:"Leases at once. Default: 2."`
-	MaxGPUs            countForm    `json:"max_gpus,omitempty" jsonschema_description:"GPUs at once. Default: none."`
-	MaxLaunchesPerHour countForm    `json:"max_launches_per_hour,omitempty" jsonschema_description:"Launches within an hour. Default: none."`
-	Caps               capsForm     `json:"caps,omitempty" jsonschema_description:"Caps in dollars; what running leases may still spend counts as spent."`
-	ApproveAbove       approvalForm `json:"approve_above,omitempty" jsonschema_description:"A worst case above this waits for a person's approval; 0 for every lease. Default: none."`
+	Types              patternsForm  `json:"types,omitempty" jsonschema_description:"Instance types. Default: all."`
+	Regions            patternsForm  `json:"regions,omitempty" jsonschema_description:"Regions. Default: all."`
+	Images             patternsForm  `json:"images,omitempty" jsonschema_description:"Image families or ids; default is Lambda's own choice. Default: all."`
+	MaxPricePerHour    amountForm    `json:"max_price_per_hour,omitempty" jsonschema_description:"Highest price per hour of one machine, in dollars. Default: 10."`
+	DefaultTTL         spanForm      `json:"default_ttl,omitempty" jsonschema_description:"Time of a lease when the request gives none. Default: 1h."`
+	MaxTTL             spanForm      `json:"max_ttl,omitempty" jsonschema_description:"Longest time of one lease, extensions included. Default: 8h."`
+	IdleTimeout        idleForm      `json:"idle_timeout,omitempty" jsonschema_description:"Idle for so long: ended. Default: 30m."`
+	MaxLeases          countForm     `json:"max_leases,omitempty" jsonschema_description:"Leases at once. Default: 2."`
+	MaxGPUs            countForm     `json:"max_gpus,omitempty" jsonschema_description:"GPUs at once. Default: none."`
+	MaxLaunchesPerHour countForm     `json:"max_launches_per_hour,omitempty" jsonschema_description:"Launches within an hour. Default: none."`
+	Caps               capsForm      `json:"caps,omitempty" jsonschema_description:"Caps in dollars; what running leases may still spend counts as spent."`
+	LeasesOf           []patternForm `json:"leases_of,omitempty" jsonschema_description:"Over HTTP: principals whose leases may be seen and used besides the own ones. Default: none."`
+	ApproveAbove       approvalForm  `json:"approve_above,omitempty" jsonschema_description:"A worst case above this waits for a person's approval; 0 for every lease. Default: none."`
 }
 
 type patternsForm struct {

@@ -42,6 +42,9 @@ func instructions(all []tools.Tool) string {
 	default:
 		lines = append(lines, "Order: "+order+".")
 	}
+	if has("run_command") && !has("sync_files") {
+		lines = append(lines, `No tool here reads this computer's files: send a small file as stdin of run_command ("mkdir -p src && cat >src/a.py"), and read one with cat.`)
+	}
 	if has("run_command") && has("read_output") {
 		lines = append(lines, "run_command returns within wait_seconds; a longer job goes on by itself, follow it with read_output.")
 	}

@@ -114,6 +114,10 @@ func TestTheWholeLoopOverHTTP(t *testing.T) {
 			a := h.ok("run_command", map[string]any{"lease_id": id, "command": "echo out; exit 3", "wait_seconds": 20})
 			require.Equal(t, 3, *a.Exit)
 			require.Equal(t, "out\n", a.Stdout)
+			// Without roots no tool is there for files, and the model is told how a small one travels.
+			require.Contains(t, h.session.InitializeResult().Instructions, "stdin of run_command")
+			a = h.ok("run_command", map[string]any{"lease_id": id, "command": "mkdir -p src && cat >src/a.py && cat src/a.py", "stdin": "print('ä')\n", "wait_seconds": 20})
+			require.Equal(t, "print('ä')\n", a.Stdout)
 			job := h.ok("run_command", map[string]any{"lease_id": id, "command": "sleep 2; echo finished", "wait_seconds": 0}).Job
 
 			// The server ends in order, its leases and jobs go on.
@@ -150,7 +154,7 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	w := newWorld(t, lambdatest.Config{})
 	annToken, bobToken := w.token("ann"), w.token("bob")
 	root := t.TempDir()
-	s := w.web("--root", root)
+	s := w.web("--root", root, "--policy-set", "principals.lead.leases_of=*")
 	ann, bob := s.host(annToken, "/mcp"), s.host(bobToken, "/mcp")
 	id := ann.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 30, "purpose": "secret purpose"}).Lease
 	ann.until(id, "ready")
@@ -201,7 +205,16 @@ func TestPrincipalsCannotReachEachOther(t *testing.T) {
 	require.NoError(t, w.program("token", "revoke", "bob").Run())
 	_, err = bob.session.CallTool(t.Context(), callParams("list_leases", nil))
 	require.ErrorContains(t, err, "Unauthorized")
-	ann.ok("stop_lease", map[string]any{"lease_id": id})
+
+	// Whom the policy lets, uses them as its own; what comes home lands in its own directory.
+	lead := s.host(w.token("lead"), "/mcp")
+	require.Contains(t, string(lead.ok("list_leases", map[string]any{}).Raw), id)
+	require.Contains(t, string(lead.ok("read_output", map[string]any{"job_id": job}).Raw), "secret output")
+	lead.ok("fetch_files", map[string]any{"lease_id": id, "paths": []string{"ann/file"}, "local_dir": "home"})
+	require.FileExists(t, filepath.Join(root, "lead", "home", "ann", "file"))
+	require.NoDirExists(t, filepath.Join(root, "ann", "home"))
+	require.Equal(t, "stopping", lead.ok("stop_lease", map[string]any{"lease_id": id, "wait_seconds": 0}).State)
+	require.NotEqual(t, "ready", ann.ok("get_lease", map[string]any{"lease_id": id}).State)
 	require.NotContains(t, s.cmd.log.String(), annToken)
 }
 
