@@ -21,12 +21,12 @@ brief() { # wait
 	fi
 	cd "$gl_home"
 	umask "$gl_umask"
-	gl_umask=$gl_umask setsid -f sh "$gl_watch" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i && [ "$1" -gt 0 ] && read -r gl_i; }
+	gl_umask=$gl_umask setsid -f sh "$gl_watch" supervise "$gl_id" "$gl_stage" "$1" </dev/null 2>/dev/null | { read -r gl_i || exit 1; [ "$1" -eq 0 ] || read -r gl_i || exit 0; } && gl_ack=started || gl_ack=
 	# A setsid without -f has done nothing.
 	gl_self=$gl_watch
-	[ -e "$gl_job/claim" ] || gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
+	[ "$gl_ack" = started ] || [ -e "$gl_job/claim" ] || gl_ack=$(launch supervise "$gl_id" "$gl_stage" 0 2>/dev/null)
 	umask 077
-	[ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
+	[ "$gl_ack" = started ] || [ -e "$gl_job/claim" ] || fail storage 'the supervisor did not start'
 }
 
 gl_id=$2

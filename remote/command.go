@@ -99,8 +99,8 @@ func (c *Command) pack(r *request) error {
 		return err
 	} else if !c.long && len(c.Stdin) == 0 && len(text) <= longestText {
 		// A command is to be seen by its own line when it runs, but its variables are not.
-		// The third one shows what comes of the job: a job that fills the disk must not keep it away.
-		r.script, r.needs = briefScript, []script{watchScript, jobScript, readyScript}
+		// Two of them show what comes of the job and bring its files: a job that fills the disk must not keep them away.
+		r.script, r.needs = briefScript, []script{watchScript, jobScript, readyScript, filesScript}
 		r.args[0], r.text, r.plain = "brief", text, len(c.Env) == 0 && len(text) <= longestText/2
 		if r.wait > 0 {
 			r.ready = readyJob(r.args, text)

@@ -112,7 +112,14 @@ func (p *Pool) fetch(ctx context.Context, t Target, paths []string, dst string, 
 		return FetchSummary{}, err
 	}
 	defer func() { _ = job.root.Close() }()
-	err = p.with(ctx, t, job.attempt)
+	err = p.with(ctx, t, func(n *conn) error {
+		err := job.attempt(n)
+		if errors.Is(err, ErrStorage) && !job.memory {
+			job.memory = true
+			err = job.attempt(n)
+		}
+		return err
+	})
 	sum := job.summary()
 	looked := err == nil || len(sum.Files)+len(sum.Left)+len(sum.Missing)+len(sum.Skipped) > 0
 	if o.Manifest != "" && looked { // what an earlier fetch wrote is worth more than nothing
@@ -141,6 +148,7 @@ type fetching struct {
 	limit    int64
 	progress func(files int, bytes int64)
 	asked    []wanted
+	memory   bool // the machine's disk is full
 
 	found   []remoteFile // all that is to be here in the end
 	missing []string
@@ -150,6 +158,14 @@ type fetching struct {
 	got   map[string]Fetched
 	files int // that came over the connection, and their bytes
 	bytes int64
+}
+
+// verb is a call of files.sh that has to note something meanwhile.
+func (j *fetching) verb(words ...string) []string {
+	if j.memory {
+		return append([]string{"inmemory"}, words...)
+	}
+	return words
 }
 
 // rounds is how often a file that changes while it is read is asked for.
@@ -172,6 +188,9 @@ func (j *fetching) attempt(n *conn) error {
 		}
 		if round == 0 {
 			j.note(there, asked)
+		}
+		j.avoid(&there)
+		if round == 0 {
 			j.found = there.files
 		} else {
 			j.gone(there, asked)

@@ -16,6 +16,9 @@
 #   files.sh send BASE            paths of files on stdin: a tar of them, compressed where that helps
 #   files.sh ranges BASE PATH     lines "offset count" on stdin: these bytes of the file, compressed where that helps
 #
+# With "inmemory" before the verb what has to be noted meanwhile is kept in memory: what a job has made can be fetched when it has
+# filled the disk.
+#
 # A push's manifest is ~/.gpulease/sync/KEY, KEY being the hash of the directory's real path. Only this package reads
 # what is in it. A push unpacks into DIR/.gpulease-stage.PID, on the same disk, so that a rename can put it in place.
 # Several may unpack at once; what they put in place they put one after the other. The parts of a large file wait in
@@ -30,6 +33,11 @@ fail() { # code text
 	printf '\036gpulease\nerror %s %s\n\n' "$1" "$(printf %s "$2" | tr '\n' ' ')"
 	exit 0
 }
+
+full() { fail storage 'no room for a list of files'; }
+
+# room fails when there is no space left for more: then what has been written into $work may be half of it.
+room() { { printf '%4096s' '' >"$work/room"; } 2>/dev/null || full; }
 
 sum() { # hashes of the files named on stdin, one on a line, in their order
 	if command -v sha256sum >/dev/null 2>&1; then
@@ -222,9 +230,9 @@ place() {
 }
 
 # placequick is place for all that was staged, in one process. It stops where something is not as it is nearly always, and what
-# it has not moved is for place, which also says what is wrong.
+# it has not moved is for place, which also says what is wrong. That it has come to its end only its own word tells.
 placequick() {
-	has perl && perl -e '
+	has perl && [ "$(perl -e '
 		sub place {
 			my ($d) = @_;
 			opendir(my $h, "$ARGV[0]/$d") or exit 1;
@@ -237,9 +245,14 @@ placequick() {
 				rename $from, $to or exit 1;
 			}
 		}
-		place(".")' "$stage/t" 2>/dev/null
+		place(".");
+		print "placed"' "$stage/t" 2>/dev/null)" = placed ]
 }
 
+[ "${1:-}" != inmemory ] || {
+	shift
+	[ ! -d /dev/shm ] || export TMPDIR=/dev/shm
+}
 case ${1:-} in
 probe)
 	cd "$home" 2>/dev/null
@@ -261,6 +274,7 @@ probe)
 			probeletters
 		fi
 	fi
+	room
 	how=none
 	if has zstd; then how=zstd; elif has gzip; then how=gzip; fi
 	many=no
@@ -374,8 +388,7 @@ below)
 list)
 	enter "$2"
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/asked"
-	: >"$work/found"
+	cat >"$work/asked" && true >"$work/found" && true >"$work/links" && true >"$work/odd" && true >"$work/closed" || full
 	# A path that is asked for may be a link, and then what it leads to is meant; links further down are not followed.
 	xargs -0 -r sh -c '
 		out=$1
@@ -383,22 +396,21 @@ list)
 		for f; do
 			if [ -d "$f" ]; then
 				printf d
-				find "$f/" -name ".gpulease-stage.*" -prune -o -type f -print0 >>"$out/found" 2>/dev/null
-				find "$f/" -name ".gpulease-stage.*" -prune -o -type l -print0 >>"$out/links" 2>/dev/null
+				find "$f/" -name ".gpulease-stage.*" -prune -o -type f -print0 2>/dev/null | cat >>"$out/found" || exit 255
+				find "$f/" -name ".gpulease-stage.*" -prune -o -type l -print0 2>/dev/null | cat >>"$out/links" || exit 255
 				find "$f/" ! -type f ! -type l ! -type d -print0 >>"$out/odd" 2>/dev/null
 			elif [ -f "$f" ]; then
 				printf f
-				printf "%s\0" "$f" >>"$out/found"
+				printf "%s\0" "$f" >>"$out/found" || exit 255
 			elif [ -e "$f" ] || [ -L "$f" ]; then
 				printf o
 			else
 				printf %s -
 			fi
-		done' sh "$work" <"$work/asked" >"$work/types"
-	: >>"$work/links" && : >>"$work/odd" && : >"$work/closed"
+		done' sh "$work" <"$work/asked" >"$work/types" 2>/dev/null || full
 	xargs -0 -r sh -c 'for f; do [ -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/closed"
 	if [ -s "$work/closed" ]; then
-		xargs -0 -r sh -c 'for f; do [ ! -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/files"
+		xargs -0 -r sh -c 'for f; do [ ! -r "$f" ] || printf "%s\0" "$f" || exit 255; done' sh <"$work/found" >"$work/files" 2>/dev/null || full
 	else
 		mv "$work/found" "$work/files"
 	fi
@@ -415,6 +427,7 @@ list)
 		hashed=yes
 		sum <"$work/files" >"$work/sums"
 	fi
+	room
 	printf '\036gpulease\ntotal %s\nhashed %s\nranged %s\n' "$total" "$hashed" "$(ranged)"
 	cd "$work" && lengths types files closed odd targets sizes sums
 	echo
@@ -436,7 +449,7 @@ sumeach)
 send)
 	enter "$2"
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/asked"
+	cat >"$work/asked" 2>/dev/null || full
 	xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
 	squeeze "$work/sample" <"$work/first"
 	printf '\036gpulease\nhow %s\n\n' "$how"

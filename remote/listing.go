@@ -39,6 +39,7 @@ type remoteFile struct {
 
 const (
 	mostListing = 256 << 20
+	mostFile    = 1 << 42 // bytes: what is larger is no file, and its parts would be too many to count
 	// hashAtOnce is how many bytes are hashed with the listing: less than a round trip's worth of time.
 	hashAtOnce = 64 << 20
 )
@@ -58,7 +59,7 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 	for tries := 0; ; tries++ {
 		r, err := n.call(j.ctx, request{
 			script: filesScript,
-			args:   []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)},
+			args:   j.verb("list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)),
 			stdin:  func() io.Reader { return bytes.NewReader(nulList(paths)) },
 			data:   mostListing,
 		})
@@ -125,7 +126,7 @@ func (l *listing) addFiles(names, stats, hashes []string) error {
 		size, err := strconv.ParseInt(stats[3*i], 10, 64)
 		seconds, err2 := strconv.ParseInt(stats[3*i+1], 10, 64)
 		mode, err3 := strconv.ParseUint(stats[3*i+2], 8, 32)
-		if err := errors.Join(err, err2, err3); err != nil || size < 0 {
+		if err := errors.Join(err, err2, err3); err != nil || size < 0 || size > mostFile {
 			return fmt.Errorf("%w: size, time and mode %q of %s", ErrMachine, stats[3*i:3*i+3], name)
 		}
 		f.size, f.mtime, f.mode = size, time.Unix(seconds, 0), fs.FileMode(mode).Perm()
@@ -177,8 +178,51 @@ func (j *fetching) note(there listing, asked []wanted) {
 	}
 }
 
-// link makes a symbolic link, unless it could lead up: links without ".." cannot, however they are put together.
+// avoid takes out of the listing what a link would lead to where programs of this computer run or obey what is written: a
+// link that somebody has made here.
+func (j *fetching) avoid(there *listing) {
+	known := map[string]bool{}
+	there.files = slices.DeleteFunc(there.files, func(f remoteFile) bool {
+		dir := path.Dir(f.name)
+		leads, ok := known[dir]
+		if !ok {
+			leads = j.leadsToRun(f.name)
+			known[dir] = leads
+		}
+		if leads {
+			j.skipped = append(j.skipped, Skipped{f.name, "a link here leads to what programs of this computer run or obey"})
+		}
+		return leads
+	})
+}
+
+// leadsToRun reports whether the directory of name, by its links, is one of which RunsHere says so.
+func (j *fetching) leadsToRun(name string) bool {
+	top, err := filepath.EvalSymlinks(j.root.Name())
+	if err != nil {
+		return false // the writing will meet the same, and say so
+	}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		real, err := filepath.EvalSymlinks(filepath.Join(top, filepath.FromSlash(dir)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		below, err := filepath.Rel(top, real)
+		_, yes := RunsHere(filepath.ToSlash(below))
+		return err == nil && yes
+	}
+	return false
+}
+
+// link makes a symbolic link, unless it could lead up: links without ".." cannot, however they are put together. Nor does
+// it lead to what this computer runs, for what comes next may have to be written through it.
 func (j *fetching) link(name, target string) (reason string) {
+	if _, yes := RunsHere(path.Join(path.Dir(name), target)); yes || j.leadsToRun(name) {
+		return "symbolic link to what programs of this computer run or obey"
+	}
 	if target == "" || path.IsAbs(target) || !filepath.IsLocal(target) || slices.Contains(strings.Split(target, "/"), "..") {
 		return "symbolic link to " + printable([]byte(target))
 	}

@@ -41,6 +41,7 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Co
 		return job, stdout, stderr, invalid("head %d and tail %d: 0 to %d bytes", head, tail, mostExcerpt)
 	}
 	until := p.config.Now().Add(wait)
+	begun := false // it is known to have been started
 	err := p.with(ctx, t, func(n *conn) error {
 		for tries := 0; ; tries++ {
 			left := until.Sub(p.config.Now())
@@ -57,7 +58,14 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Co
 				}
 			}
 			r, err := n.call(ctx, ask)
-			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) { // a login shell that takes no lines in quotes, say
+			if errors.Is(err, errUnanswered) {
+				verb, c, begun = "show", nil, true
+				continue
+			}
+			if begun && errors.Is(err, ErrJobNotFound) {
+				return errGone
+			}
+			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) && !errors.Is(err, errGone) { // a login shell that takes no lines in quotes, say
 				c.long = true
 				continue
 			}

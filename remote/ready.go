@@ -2,11 +2,13 @@ package remote
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -21,12 +23,32 @@ const (
 // errNotReady says that no ready shell has started the job, as far as can be told. It may yet have been started, once.
 var errNotReady = errors.New("no ready shell")
 
+// errUnanswered says that a ready shell has started the job and not told what came of it.
+var errUnanswered = errors.New("started, and no answer")
+
 // ready is a shell on the machine that has read all that it takes to start a job, and waits for one: see ready.sh. It starts
 // one job and is gone. What it does not do the ordinary way does, with the same job ID, so that whatever becomes of
 // it the job is started once.
 type ready struct {
 	ch    ssh.Channel
 	ended chan struct{} // closed when the channel is
+	begun begun
+}
+
+// begun looks in what a ready shell writes for the line that says that the job is started.
+type begun struct {
+	seen atomic.Bool
+	tail []byte
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	const mark = "\x1estarted\n"
+	b.tail = append(b.tail, p...)
+	if bytes.Contains(b.tail, []byte(mark)) {
+		b.seen.Store(true)
+	}
+	b.tail = append([]byte(nil), b.tail[max(0, len(b.tail)-len(mark)):]...)
+	return len(p), nil
 }
 
 func (s *ready) alive() bool {
@@ -36,6 +58,18 @@ func (s *ready) alive() bool {
 	default:
 		return true
 	}
+}
+
+// close lets go of the channel, which may block on a dark connection. What it returns is closed when that is done.
+func (s *ready) close(n *conn) <-chan struct{} {
+	closed := make(chan struct{})
+	if !n.spawn(func() {
+		_ = s.ch.Close()
+		close(closed)
+	}) {
+		close(closed)
+	}
+	return closed
 }
 
 // crowded reports whether one more session might be one too many for the server.
@@ -125,8 +159,8 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 	done := make(chan result, 1)
 	if !n.spawn(func() {
 		answer, err := s.start(r)
+		_ = s.ch.Close() // before anybody asks in the other way, see ready.sh
 		done <- result{answer, err}
-		_ = s.ch.Close()
 		<-n.slots
 	}) {
 		<-n.slots
@@ -136,16 +170,23 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 	defer timer.Stop()
 	select {
 	case d := <-done:
-		if d.err == nil {
+		if d.err == nil || errors.Is(d.err, errGone) {
 			n.misses.Store(0)
 			n.touch()
-			return d.reply, nil
+			return d.reply, d.err
 		}
 	case <-timer.C:
-		n.spawn(func() { _ = s.ch.Close() })
+		select {
+		case <-s.close(n):
+		case <-n.gone:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
-		n.spawn(func() { _ = s.ch.Close() })
+		s.close(n)
 		return reply{}, ctx.Err()
+	}
+	if s.begun.seen.Load() {
+		return reply{}, errUnanswered
 	}
 	n.misses.Add(1)
 	return reply{}, errNotReady
@@ -170,7 +211,7 @@ func (s *ready) start(r request) (reply, error) {
 	if _, err := io.WriteString(s.ch, r.ready); err != nil {
 		return reply{}, err
 	}
-	stream := bufio.NewReader(s.ch)
+	stream := bufio.NewReader(io.TeeReader(s.ch, &s.begun))
 	answer, err := readHead(stream)
 	if err != nil {
 		return reply{}, err

@@ -8,16 +8,30 @@
 # It answers when the job has ended or the wait is over, and else not: whatever is not as it should be, it goes, and the job is started
 # in the other way.
 
-# fresh is whether a shell that is started now would have the same variables: whether no file that it reads has changed
-# since the pipe was made. Some shells compare whole seconds.
-fresh() {
-	for gl_f in "$gl_home/.bashrc" "$gl_home/.zshenv" "$gl_home/.config/fish/config.fish" /etc/bash.bashrc /etc/zsh/zshenv; do
-		[ ! -e "$gl_f" ] || [ /proc/self/fd/7 -nt "$gl_f" ] || return 1
-	done
+# startup calls $1 for each file that a shell reads when it is started, with a descriptor for it.
+startup() {
+	"$1" 3 "$gl_home/.bashrc" && "$1" 4 "$gl_home/.zshenv" && "$1" 5 "$gl_home/.config/fish/config.fish" && "$1" 6 /etc/bash.bashrc && "$1" 9 /etc/zsh/zshenv
 }
 
-# started notes the time. The wall clock was asked before, and what has passed since is known: a process less.
+hold() { # descriptor file
+	[ ! -f "$2" ] || [ ! -r "$2" ] || eval "exec $1<\"\$2\""
+}
+
+# fresh is whether a shell that is started now would have the same variables: whether the file is the one that it was, if it was
+# there, and has not changed since the pipe was made. Some shells compare whole seconds.
+fresh() { # descriptor file
+	if [ -f "$2" ] && [ -r "$2" ]; then
+		[ "$2" -ef "/proc/self/fd/$1" ] && [ /proc/self/fd/7 -nt "$2" ]
+	else
+		[ ! -e "/proc/self/fd/$1" ]
+	fi
+}
+
+# started says that it is, and notes the time. The wall clock was asked before, and what has passed since is known: a process less.
 started() {
+	trap '' PIPE # from here on the job is this shell's, whether anybody hears of it or not
+	printf '\036started\n' >&8
+	trap - PIPE
 	gl_i=$((gl_begun - gl_warm))
 	if [ -n "$gl_wall" ] && [ "$gl_i" -lt 60000 ]; then
 		gl_i=$((gl_wall + gl_i))
@@ -52,14 +66,17 @@ over() {
 
 gl_ready() { # wait head tail
 	gl_job=$gl_jobs/$gl_id gl_heads=$2 gl_tails=$3
-	fresh && [ ! -e "$gl_job/claim" ] && [ -f "$gl_self" ] && [ -f "$gl_verbs" ] && cd "$gl_dir" 2>/dev/null && cd "$gl_home" || exit
+	startup fresh && [ ! -e "$gl_job/claim" ] && [ -f "$gl_self" ] && [ -f "$gl_verbs" ] && cd "$gl_dir" 2>/dev/null && cd "$gl_home" || exit
 	mkdir "$gl_job" 2>/dev/null || mkdir -p "$gl_job" || exit
-	exec 8>&1 >/dev/null </dev/null
+	# Who has given up closes the channel first and asks in the other way then. What that says of the job must stay true.
+	echo || exit
+	exec 8>&1 >/dev/null </dev/null 3<&- 4<&- 5<&- 6<&- 9<&-
 	supervise '' "$1"
 }
 
 detach
 [ -n "$gl_proc" ] && [ "$gl_detach" = setsid ] && cd "$gl_home" || exit
+startup hold
 # When it is, in centiseconds, and when that was.
 clock
 gl_warm=$gl_now gl_wall=$(date +%s.%N)

@@ -85,6 +85,22 @@ func TestReadyShellHangs(t *testing.T) {
 	require.Equal(t, 1, ran(t, h))
 }
 
+// What the ordinary way says has not been started is not started later, when the shell goes on.
+func TestReadyShellHangsWhileTheJobIsRefused(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	pid := untilReady(t, p, h, h.Target)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	_, _, _, err := p.Run(testContext(t), h.Target, "job-nowhere", remote.Command{Shell: "echo >>~/ran", Dir: "later"}, 100*time.Millisecond, 0, 0)
+	require.ErrorIs(t, err, remote.ErrDirectory)
+	require.NoError(t, os.Mkdir(filepath.Join(h.home, "later"), 0o700))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	require.Eventually(t, func() bool { return syscall.Kill(pid, 0) != nil }, 20*time.Second, 5*time.Millisecond)
+	require.NoFileExists(t, filepath.Join(h.home, ".gpulease/jobs/job-nowhere/claim"))
+	require.NoFileExists(t, filepath.Join(h.home, "ran"))
+}
+
 func TestReadyShellTalksNonsense(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
@@ -96,6 +112,10 @@ func TestReadyShellTalksNonsense(t *testing.T) {
 		`printf '\036gpulease\njob job-nonsense-1\nexcerpt 9000000000000000000 9000000000000000000 0 0\n\n'`,
 		`printf 'no reply at all\n\n'`,
 		`printf '\036gpulease\nerror notfound x\n\n'`,
+		`printf '\036gpulease\njob job-nonsense-4\nexcerpt 0 100 0 0\n\nhalf'`,
+		`exec yes ''`,
+		`exec cat /dev/zero`,
+		`printf '\036gpulease\nexcerpt 0 0 0 0\n'; exec yes 'job x'`,
 	} {
 		// It says this when it gets its first job.
 		h.shim(t, "setsid", "#!/bin/sh\n[ \"$3\" = -s ] || exec "+setsid+" \"$@\"\nwhile read -r line; do case $line in gl_ready*) echo >>\"$HOME/asked\"; "+nonsense+"; exit;; esac; done\n")
@@ -225,6 +245,37 @@ func TestReadyShellKnowsChangedVariables(t *testing.T) {
 		require.Equal(t, "hello\n", string(stdout.Head))
 		by = supervisor(t, h, id)
 	}
+}
+
+// Nor does the time of a file tell all: one that is gone has none, and one that was moved there keeps its own.
+func TestReadyShellKnowsVariablesThatAreGone(t *testing.T) {
+	t.Parallel()
+	readyOn(t, func(t *testing.T, p *remote.Pool, h *host, _ int) {
+		rc := filepath.Join(h.home, ".bashrc")
+		old := time.Now().Add(-time.Hour)
+		greeting := func(id string) string {
+			_, stdout, _, err := p.Run(testContext(t), h.Target, id, remote.Command{Shell: "echo $GREETING"}, wait, 100, 0)
+			require.NoError(t, err)
+			return strings.TrimSpace(string(stdout.Head))
+		}
+		prepared := func(text string) string {
+			file := filepath.Join(h.home, "rc")
+			require.NoError(t, os.WriteFile(file, []byte("export GREETING="+text+"\n"), 0o600))
+			require.NoError(t, os.Chtimes(file, old, old))
+			return file
+		}
+		require.NoError(t, os.Rename(prepared("hello"), rc), "made")
+		require.Equal(t, "hello", greeting("job-made"))
+		pid := untilReady(t, p, h, h.Target)
+		require.Equal(t, "hello", greeting("job-same"))
+		require.Equal(t, pid, supervisor(t, h, "job-same"), "nothing has changed")
+		untilReady(t, p, h, h.Target)
+		require.NoError(t, os.Rename(prepared("hullo"), rc))
+		require.Equal(t, "hullo", greeting("job-moved"))
+		untilReady(t, p, h, h.Target)
+		require.NoError(t, os.Remove(rc))
+		require.Equal(t, "", greeting("job-gone"))
+	})
 }
 
 // A server that allows few sessions: the ready shell gives way.

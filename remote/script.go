@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -261,6 +262,8 @@ func (r reply) failure() error {
 		kind = ErrConflict
 	case "storage":
 		kind = ErrStorage
+	case "gone":
+		kind = errGone
 	case "long":
 		kind = errLong
 	case "moving":
@@ -271,8 +274,20 @@ func (r reply) failure() error {
 	return fmt.Errorf("%w: %s", kind, printable([]byte(text)))
 }
 
-// quote makes s one word for any shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+var special = regexp.MustCompile(`['\\]+`)
+
+// quote makes s one word for any shell: fish knows escapes between single quotes, so that no backslash stands there.
+func quote(s string) string {
+	return "'" + special.ReplaceAllStringFunc(s, func(run string) string {
+		var b strings.Builder
+		b.WriteByte('\'')
+		for _, c := range []byte(run) {
+			b.Write([]byte{'\\', c})
+		}
+		b.WriteByte('\'')
+		return b.String()
+	}) + "'"
+}
 
 // printable is what of b may go into an error: one line, no control characters, not long.
 func printable(b []byte) string {

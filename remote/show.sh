@@ -67,6 +67,7 @@ parts() { # size head tail: gl_h gl_t, so that nothing is shown twice
 }
 
 show() { # head tail
+	[ "$gl_state" != none ] || fail gone 'it was started, and what was noted of it has been removed'
 	sizes
 	printf '\036gpulease\n'
 	lines

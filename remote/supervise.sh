@@ -81,6 +81,12 @@ watch() {
 		span "$gl_tick"
 		nap "$gl_span" 7>&- 8>&- 9>&- # nothing is to hold pipe and fifo when this process has been killed
 		[ -n "$gl_page" ] || prepare
+		# A supervisor that was killed leaves the job to this process, but not for longer than there is one.
+		kill -0 $$ 2>/dev/null || {
+			session
+			tree "$gl_main" unmarked
+			[ -n "$gl_alive" ] || exit
+		} 7>&- 8>&- 9>&-
 		clock
 		if [ "$gl_wait" -gt 0 ] && [ $((gl_now - gl_begun)) -ge "$gl_wait" ]; then
 			waited
