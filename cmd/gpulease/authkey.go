@@ -54,12 +54,19 @@ func (s *settings) authKey(ctx context.Context) (lambda.Secret, error) {
 
 // fileAuthKey reads the file unless others may.
 func (s *settings) fileAuthKey() (lambda.Secret, error) {
+	info, err := os.Stat(s.authKeyFile)
+	if err == nil && !info.Mode().IsRegular() { // asked before opening: to open a pipe would block
+		err = errors.New("it is no regular file")
+	}
+	if err != nil {
+		return lambda.Secret{}, fmt.Errorf("read the tailnet's key from %s: %w", authKeyFileVariable, err)
+	}
 	f, err := os.Open(s.authKeyFile)
 	if err != nil {
 		return lambda.Secret{}, fmt.Errorf("read the tailnet's key from %s: %w", authKeyFileVariable, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	info, err = f.Stat()
 	if err == nil && info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
 		err = fmt.Errorf("others may read it (mode %04o): run chmod 600 %s", info.Mode().Perm(), doctor.Quote(s.authKeyFile))
 	}
