@@ -42,7 +42,7 @@ type questions struct {
 	mu    sync.Mutex
 	open  map[string]question // by the id of the message
 	asked map[lease.ID]bool
-	noes  map[string]time.Time // states that were answered with anything but a yes, until they end anyway
+	noes  map[string]time.Time     // states that were answered with anything but a yes, until they end anyway
 	rates map[string]*rate.Limiter // by principal
 }
 
