@@ -88,6 +88,10 @@ func parseAuthKey(from, text string) (lambda.Secret, error) {
 	return lambda.NewSecret(text), nil
 }
 
+// keyForm has nothing that JSON or a shell would write in another way: such a spelling of
+// the key would not be known for it in what is said.
+var keyForm = regexp.MustCompile(`^[A-Za-z0-9._~:+=/-]+$`)
+
 // checkAuthKey refuses what is no key for one machine. What opens more than that is not
 // for a machine on which an agent works.
 func checkAuthKey(key string) error {
@@ -96,8 +100,8 @@ func checkAuthKey(key string) error {
 		return errors.New("it holds no key")
 	case len(key) < 12 || len(key) > 512:
 		return errors.New("what it holds is no key of 12 to 512 characters")
-	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("the key has a space, a control character or a character outside ASCII in it")
+	case !keyForm.MatchString(key):
+		return errors.New("the key has a space, or another character in it that no key has")
 	case strings.HasPrefix(key, "tskey-client-"):
 		return errors.New("it holds the secret of an OAuth client, which does not expire and would be readable on the machine; let a command make a single-use key with it (docs/tailscale.md)")
 	case strings.HasPrefix(key, "tskey-api-"), strings.HasPrefix(key, "tskey-scim-"), strings.HasPrefix(key, "tskey-webhook-"):
