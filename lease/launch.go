@@ -190,6 +190,10 @@ const launchKeyTimeout = 90 * time.Second
 func (m *Manager) carryOut(ctx context.Context, n policy.Network, l Lease, q Quote, s secrets) error {
 	data, failed := m.firstBoot(ctx, n, l, s)
 	if failed != nil {
+		if m.isClosed() {
+			_, err := m.cancelUnsent(ctx, l)
+			return err
+		}
 		return m.giveUp(ctx, l, Refused, failed)
 	}
 	m.Crash("key-adding")

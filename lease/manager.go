@@ -133,6 +133,7 @@ type Manager struct {
 	clock    *wallClock
 	launches sync.WaitGroup // launch calls under way; Close waits for them
 	wake     chan struct{}  // tells the reconciler that there is something new
+	closing  chan struct{}  // closed by Close
 
 	mu         sync.Mutex
 	tasks      map[string]bool // what is being done to a machine, one of each kind for a lease
@@ -193,7 +194,7 @@ func New(c Config) (*Manager, error) {
 	}
 	c.Timing = c.Timing.withDefaults()
 	return &Manager{
-		Config: c, log: c.Logger, wake: make(chan struct{}, 1),
+		Config: c, log: c.Logger, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
 		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, uses: map[ID]seenUse{}, again: map[ID]*again{}, forwarding: map[ID]bool{},
 	}, nil
@@ -204,7 +205,10 @@ func New(c Config) (*Manager, error) {
 // outcome. Leases stay as they are.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
-	m.closed = true
+	if !m.closed {
+		m.closed = true
+		close(m.closing)
+	}
 	m.mu.Unlock()
 	done := make(chan struct{})
 	go func() { m.launches.Wait(); close(done) }()

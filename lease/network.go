@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/policy"
@@ -136,7 +137,7 @@ func (q Quote) rulesetsIn(region string) []lambda.FirewallRulesetRef {
 func (m *Manager) firstBoot(ctx context.Context, n policy.Network, l Lease, s secrets) (lambda.Secret, *Error) {
 	var j *joining
 	if n.Joins() {
-		key, err := m.Tailnet.AuthKey(ctx)
+		key, err := m.joinKey(ctx)
 		if err != nil {
 			return lambda.Secret{}, &Error{
 				Code: CodeSSHUnreachable, Message: "there is no key with which the machine could join the tailnet; nothing was launched", Why: err.Error(), LeaseID: l.ID, Retryable: true, Err: err,
@@ -150,6 +151,23 @@ func (m *Manager) firstBoot(ctx context.Context, n policy.Network, l Lease, s se
 		return lambda.Secret{}, &Error{Code: CodeInternal, Message: "the machine's first configuration could not be written; nothing was launched", LeaseID: l.ID, Err: err}
 	}
 	return lambda.NewSecret(data), nil
+}
+
+// joinKey takes a key, unless we are closing: nothing has been sent yet, so it is not
+// waited for.
+func (m *Manager) joinKey(ctx context.Context) (lambda.Secret, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-m.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return m.Tailnet.AuthKey(ctx)
 }
 
 // noTailnet is for a program that has no access to a tailnet.

@@ -173,6 +173,42 @@ func TestLaunchWithoutAKeyToTheTailnetIsGivenUp(t *testing.T) {
 	k.settled(all[0])
 }
 
+// slowKey gives no key as long as it is waited for.
+type slowKey struct {
+	*tailnet
+	asked chan struct{}
+}
+
+func (s slowKey) AuthKey(ctx context.Context) (lambda.Secret, error) {
+	close(s.asked)
+	<-ctx.Done()
+	return lambda.Secret{}, ctx.Err()
+}
+
+// An end does not wait for a key that does not come: nothing has been sent yet.
+func TestEndDoesNotWaitForAKeyToTheTailnet(t *testing.T) {
+	t.Parallel()
+	slow := slowKey{&tailnet{}, make(chan struct{})}
+	k := newKit(t, lambdatest.Config{}, func(k *kit) {
+		k.tailnet = slow
+		k.policy.p.Network.TailscaleTags = []string{"tag:gpulease"}
+	})
+	launched := make(chan error, 1)
+	go func() {
+		_, err := k.m.Launch(context.WithoutCancel(t.Context()), lease.LaunchRequest{Type: testType})
+		launched <- err
+	}()
+	<-slow.asked
+	require.NoError(t, k.m.Close(t.Context()))
+	require.Equal(t, lease.CodeInternal, lease.CodeOf(<-launched))
+	all, err := k.db.List(t.Context(), 0)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, lease.Cancelled, all[0].Reason)
+	require.Empty(t, k.sim.Instances())
+	k.settled(all[0])
+}
+
 func TestLaunchesOnlyWhereTheFirewallRulesetIs(t *testing.T) {
 	t.Parallel()
 	regions := []string{"us-east-1", "us-south-1", "us-west-1"}

@@ -100,18 +100,29 @@ func takeTime(to http.ResponseWriter) {
 type post struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
-	Params struct {
-		Meta struct {
-			Version string `json:"io.modelcontextprotocol/protocolVersion"`
-		} `json:"_meta"`
-	} `json:"params"`
 
-	raw []byte
+	raw     []byte
+	version string // of the protocol, by its _meta
 }
 
-// modern reports whether the message is of a revision without sessions.
+// modern reports whether the message is of a revision without sessions. It has to find
+// what the library finds: what the two take for different things would pass as neither.
 func (p post) modern(r *http.Request) bool {
-	return mcp.IsModernProtocol(p.Params.Meta.Version) || mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+	return mcp.IsModernProtocol(p.version) || mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+}
+
+// versionOf reads the revision that a message names as the library does, which knows
+// no other spelling, takes the last of two, and none of a message with another fault.
+func versionOf(raw []byte) string {
+	var m struct {
+		Params struct {
+			Meta *mcp.Meta `json:"_meta"`
+		} `json:"params"`
+	}
+	if json.Unmarshal(raw, &m) != nil {
+		return ""
+	}
+	return m.Params.Meta.ProtocolVersion()
 }
 
 // body reads a request's body, of a bounded size and in a bounded time, and puts it
@@ -131,6 +142,6 @@ func (w *web) body(to http.ResponseWriter, r *http.Request) (p post, ok bool) {
 	takeTime(to)
 	r.Body = io.NopCloser(bytes.NewReader(raw))
 	_ = json.Unmarshal(raw, &p) // the library answers what is no message
-	p.raw = raw
+	p.raw, p.version = raw, versionOf(raw)
 	return p, true
 }

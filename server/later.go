@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -77,6 +78,20 @@ func (q *questions) sign(raw []byte) []byte {
 	return h.Sum(nil)
 }
 
+// refused reports whether a yes comes after another answer to the same question: that
+// one stands, whoever makes the call again. An answer that is no yes is kept for it.
+func (q *questions) refused(c carried, yes bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	key := string(c.About) + c.Shown
+	_, no := q.noes[key]
+	if !yes && !no {
+		maps.DeleteFunc(q.noes, func(_ string, until time.Time) bool { return time.Now().After(until) })
+		q.noes[key] = c.Until
+	}
+	return yes && no
+}
+
 // later asks by the answer to the call, and reads what the next call brings.
 type later struct {
 	s      *Server
@@ -126,6 +141,9 @@ func (l *later) Ask(_ context.Context, ask tools.Question) (tools.Reply, error) 
 			reply.Why = "no answer came"
 		default:
 			reply.Yes, reply.Why = readAnswer(l.answer)
+			if l.s.questions.refused(*l.from, reply.Yes) {
+				reply.Yes, reply.Why = false, "the question was answered before, and not with yes"
+			}
 		}
 		return reply, nil
 	}

@@ -93,6 +93,22 @@ func TestANextCallThatBringsNoAnswer(t *testing.T) {
 	require.Contains(t, text(t, answered(t, ignored)), "nobody is asked twice", "an answer to no question is none")
 }
 
+// A person's no is not undone by the same call with a yes.
+func TestAYesAfterANoIsNone(t *testing.T) {
+	for _, no := range []string{"declined", "put aside", "empty form"} {
+		s := asking(t)
+		q := question(t, askModern(t, s, nil))
+		require.Contains(t, text(t, answered(t, askModern(t, s, retry(q.RequestState, "")))), "no answer came")
+		require.Regexp(t, "^"+answers[no].want, text(t, answered(t, askModern(t, s, retry(q.RequestState, answers[no].result)))))
+		require.Contains(t, text(t, answered(t, askModern(t, s, retry(q.RequestState, answers["yes"].result)))), "yes false by desk 2 about \"jump\": the question was answered before, and not with yes")
+	}
+	s := asking(t)
+	q := question(t, askModern(t, s, nil))
+	for range 2 { // whose first answer was lost on its way back
+		require.Contains(t, text(t, answered(t, askModern(t, s, retry(q.RequestState, answers["yes"].result)))), "yes true")
+	}
+}
+
 func TestAnAnswerThatComesLateIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := asking(t)

@@ -64,6 +64,7 @@ func (w *web) shut(srv *http.Server, cut context.CancelFunc) error {
 	for _, id := range w.sessions.over(time.Now(), 0, func(string) bool { return false }) {
 		w.endSession(id)
 	}
+	w.listeners.end(func(string) bool { return false })
 	limit, cancel := context.WithTimeout(context.Background(), grace+shutTime)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {
@@ -88,6 +89,7 @@ func (w *web) reap(ctx context.Context) {
 		for _, id := range w.sessions.over(time.Now(), w.config.SessionIdle, w.mayGoOn) {
 			w.endSession(id)
 		}
+		w.listeners.end(w.mayGoOn)
 		w.budgets.forget(w.mayGoOn)
 		w.forgetTools()
 	}

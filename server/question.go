@@ -42,6 +42,7 @@ type questions struct {
 	mu    sync.Mutex
 	open  map[string]question // by the id of the message
 	asked map[lease.ID]bool
+	noes  map[string]time.Time     // states that were answered with anything but a yes, until they end anyway
 	rates map[string]*rate.Limiter // by principal
 }
 
@@ -51,7 +52,7 @@ type question struct {
 }
 
 func newQuestions() *questions {
-	q := &questions{open: map[string]question{}, asked: map[lease.ID]bool{}, rates: map[string]*rate.Limiter{}}
+	q := &questions{open: map[string]question{}, asked: map[lease.ID]bool{}, noes: map[string]time.Time{}, rates: map[string]*rate.Limiter{}}
 	_, _ = rand.Read(q.key[:]) // it never fails
 	return q
 }
@@ -238,14 +239,14 @@ func form(ask tools.Question) mcp.ElicitationParams {
 
 // readAnswer takes nothing for a yes but one that fits the form.
 func readAnswer(raw json.RawMessage) (yes bool, why string) {
-	var r struct {
-		Action  string          `json:"action"`
-		Content json.RawMessage `json:"content"`
-	}
-	if len(raw) == 0 || json.Unmarshal(raw, &r) != nil {
+	// Fields of a struct would take names in any case.
+	var r map[string]json.RawMessage
+	var action string
+	if json.Unmarshal(raw, &r) != nil {
 		return false, "the client answered with an error"
 	}
-	switch r.Action {
+	_ = json.Unmarshal(r["action"], &action) // what is no text is no action
+	switch action {
 	case "accept":
 	case "decline":
 		return false, "declined, by the person or by the client itself"
@@ -254,7 +255,7 @@ func readAnswer(raw json.RawMessage) (yes bool, why string) {
 	default:
 		return false, "the client's answer was none"
 	}
-	if yes, err := readForm(r.Content); err != nil {
+	if yes, err := readForm(r["content"]); err != nil {
 		return false, "the client's answer does not fit the form"
 	} else if !yes {
 		return false, "the answer was no"

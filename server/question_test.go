@@ -76,6 +76,8 @@ var answers = map[string]struct {
 	"a list":             {`"result":{"action":"accept","content":[true]}`, "yes false.*does not fit"},
 	"another field":      {`"result":{"action":"accept","content":{"approve":true,"and":1}}`, "yes false.*does not fit"},
 	"another case":       {`"result":{"action":"accept","content":{"Approve":true}}`, "yes false.*does not fit"},
+	"content's case":     {`"result":{"action":"accept","content":{"approve":false},"Content":{"approve":true}}`, "yes false.*the answer was no"},
+	"action's case":      {`"result":{"Action":"accept","content":{"approve":true}}`, "yes false.*answer was none"},
 	"another action":     {`"result":{"action":"approve","content":{"approve":true}}`, "yes false.*answer was none"},
 	"no object":          {`"result":true`, "yes false.*an error"},
 	"nothing":            {`"result":null`, "yes false.*answer was none"},

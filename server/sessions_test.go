@@ -86,3 +86,26 @@ func TestSessionsThatBeginTogetherAreBounded(t *testing.T) {
 	require.LessOrEqual(t, w.server.Sessions(), 5)
 	require.Positive(t, w.server.Sessions())
 }
+
+// What only looks like a message of the revision without sessions begins a session all
+// the same, which has to have its place.
+func TestSessionsThatBeginInDisguiseAreBounded(t *testing.T) {
+	w := newSite(t, func(_ *server.Config, h *server.HTTP) { h.AllSessions, h.Sessions = 4, 3 })
+	const version = `"io.modelcontextprotocol/protocolVersion":"2026-07-28"`
+	plain := initialize("2025-06-18")
+	for _, disguise := range []string{
+		`"_meta":{` + strings.Replace(version, "io.", "IO.", 1) + `},`,
+		`"_meta":{` + version + `},"_meta":{},`,
+		`"_META":{` + version + `},"_meta":{"progressToken":1},`,
+		`"_meta":{` + version + `,` + strings.Replace(version, "2026-07-28", "2025-06-18", 1) + `},`,
+		`"_meta":{` + version + `,"progressToken":[{}]},`,
+		`"_meta":{` + version + `},"_meta":null,`,
+	} {
+		for range 5 {
+			status, text := w.status("POST", "/mcp", strings.Replace(plain, `"params":{`, `"params":{`+disguise, 1))
+			require.Contains(t, []int{200, 400}, status, "%s: %s", disguise, text)
+			require.LessOrEqual(t, w.server.Sessions(), 3, "%s", disguise)
+		}
+	}
+	require.NotEmpty(t, w.session("Authorization", "Bearer bob-token"), "there is room for another principal")
+}

@@ -33,7 +33,7 @@ type envelope struct {
 func (t *tally) read(line []byte) {
 	var m envelope
 	// A subscription is open until the end and waits for nothing.
-	if json.Unmarshal(line, &m) != nil || m.Method == "" || m.Method == "subscriptions/listen" || noID(m.ID) {
+	if json.Unmarshal(line, &m) != nil || m.Method == "" || m.Method == methodListen || noID(m.ID) {
 		return
 	}
 	t.mu.Lock()

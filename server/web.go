@@ -68,6 +68,7 @@ type web struct {
 	streamable *mcpserver.StreamableHTTPServer
 	events     *mcpserver.SSEServer
 	sessions   *sessions
+	listeners  listeners
 	budgets    *budgets
 	routes     *http.ServeMux
 	refusals   *rate.Sometimes
@@ -191,6 +192,11 @@ func (w *web) postMCP(to http.ResponseWriter, r *http.Request, who caller) {
 			return
 		}
 	}
+	r, done, ok := w.listens(to, r, p, who)
+	if !ok {
+		return
+	}
+	defer done()
 	w.serveStream(to, r, w.streamable)
 }
 
@@ -264,7 +270,12 @@ func (w *web) postSSE(to http.ResponseWriter, r *http.Request, who caller) {
 		return
 	}
 	defer done()
-	if _, ok := w.body(to, r); !ok {
+	p, ok := w.body(to, r)
+	if !ok {
+		return
+	}
+	if p.Method == methodListen { // nothing would count these
+		http.Error(to, "this revision listens on the stream that it has; "+methodListen+" is for /mcp", http.StatusBadRequest)
 		return
 	}
 	w.events.MessageHandler().ServeHTTP(to, r.WithContext(context.WithValue(r.Context(), sessionKey{}, own)))

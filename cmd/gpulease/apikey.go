@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gpulease/gpulease/cmd/gpulease/printout"
 	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lease"
 )
@@ -70,14 +70,15 @@ func (s *settings) runKeyCommand(ctx context.Context, variable, command string) 
 	cmd := exec.CommandContext(ctx, shell, flag, command)
 	cmd.Dir = s.keyCommandDir
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
+	out := printout.Printout{Most: maxKeyText}
 	cmd.Stdout = &out
 	// Standard error stays unread: what a key command says may hold the key.
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("run %s: %w", variable, err)
-	}
-	if out.Len() > maxKeyText {
+	err := cmd.Run()
+	if out.Over {
 		return "", fmt.Errorf("run %s: it printed more than 4 KiB", variable)
+	}
+	if err != nil {
+		return "", fmt.Errorf("run %s: %w", variable, err)
 	}
 	return out.String(), nil
 }

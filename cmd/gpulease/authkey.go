@@ -54,12 +54,19 @@ func (s *settings) authKey(ctx context.Context) (lambda.Secret, error) {
 
 // fileAuthKey reads the file unless others may.
 func (s *settings) fileAuthKey() (lambda.Secret, error) {
+	info, err := os.Stat(s.authKeyFile)
+	if err == nil && !info.Mode().IsRegular() { // asked before opening: to open a pipe would block
+		err = errors.New("it is no regular file")
+	}
+	if err != nil {
+		return lambda.Secret{}, fmt.Errorf("read the tailnet's key from %s: %w", authKeyFileVariable, err)
+	}
 	f, err := os.Open(s.authKeyFile)
 	if err != nil {
 		return lambda.Secret{}, fmt.Errorf("read the tailnet's key from %s: %w", authKeyFileVariable, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	info, err = f.Stat()
 	if err == nil && info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
 		err = fmt.Errorf("others may read it (mode %04o): run chmod 600 %s", info.Mode().Perm(), doctor.Quote(s.authKeyFile))
 	}
@@ -81,6 +88,10 @@ func parseAuthKey(from, text string) (lambda.Secret, error) {
 	return lambda.NewSecret(text), nil
 }
 
+// keyForm has nothing that JSON or a shell would write in another way: such a spelling of
+// the key would not be known for it in what is said.
+var keyForm = regexp.MustCompile(`^[A-Za-z0-9._~:+=/-]+$`)
+
 // checkAuthKey refuses what is no key for one machine. What opens more than that is not
 // for a machine on which an agent works.
 func checkAuthKey(key string) error {
@@ -89,8 +100,8 @@ func checkAuthKey(key string) error {
 		return errors.New("it holds no key")
 	case len(key) < 12 || len(key) > 512:
 		return errors.New("what it holds is no key of 12 to 512 characters")
-	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("the key has a space, a control character or a character outside ASCII in it")
+	case !keyForm.MatchString(key):
+		return errors.New("the key has a space, or another character in it that no key has")
 	case strings.HasPrefix(key, "tskey-client-"):
 		return errors.New("it holds the secret of an OAuth client, which does not expire and would be readable on the machine; let a command make a single-use key with it (docs/tailscale.md)")
 	case strings.HasPrefix(key, "tskey-api-"), strings.HasPrefix(key, "tskey-scim-"), strings.HasPrefix(key, "tskey-webhook-"):

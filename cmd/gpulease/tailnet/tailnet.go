@@ -3,7 +3,6 @@
 package tailnet
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,9 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+	"unicode"
+
+	"github.com/gpulease/gpulease/cmd/gpulease/printout"
 )
 
 // CLI is the tailscale program: its path, or its name in the PATH.
@@ -23,6 +25,12 @@ var ErrNotUp = errors.New("this computer is not in a tailnet")
 
 // patience bounds one call of the program, which asks a daemon of this computer.
 const patience = 10 * time.Second
+
+// How much of what it prints is taken: ten thousand machines take a quarter of it.
+const (
+	mostAnswer = 64 << 20
+	mostSaid   = 4 << 10
+)
 
 // status is what is read of "tailscale status --json".
 type status struct {
@@ -54,6 +62,9 @@ func (c CLI) Find(ctx context.Context, name string) (netip.Addr, error) {
 	}
 	var found []*peer
 	for _, p := range s.Peer {
+		if p == nil {
+			continue
+		}
 		label, _, _ := strings.Cut(p.DNSName, ".")
 		if (strings.EqualFold(p.HostName, name) || strings.EqualFold(label, name)) && len(p.TailscaleIPs) > 0 {
 			found = append(found, p)
@@ -95,7 +106,7 @@ func (c CLI) status(ctx context.Context) (status, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, string(c), "status", "--json")
 	cmd.WaitDelay = time.Second
-	var out, said bytes.Buffer
+	out, said := printout.Printout{Most: mostAnswer}, printout.Printout{Most: mostSaid}
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err := cmd.Run()
 	switch {
@@ -103,21 +114,31 @@ func (c CLI) status(ctx context.Context) (status, error) {
 		return status{}, fmt.Errorf("%w, or its tailscale program is not found: %q is not there (GPULEASE_TAILSCALE)", ErrNotUp, string(c))
 	case ctx.Err() != nil:
 		return status{}, fmt.Errorf("%w: %s status --json: %w", ErrNotUp, string(c), ctx.Err())
+	case out.Over:
+		return status{}, fmt.Errorf("%w: %s status --json: it printed more than %d MiB", ErrNotUp, string(c), mostAnswer>>20)
 	}
 	var s status
 	if bad := json.Unmarshal(out.Bytes(), &s); bad != nil {
 		// Where it fails it prints no JSON, and says why in a line or two.
-		why := strings.Join(strings.Fields(said.String()), " ")
+		why := strings.Map(printable, strings.Join(strings.Fields(said.String()), " "))
 		if err == nil {
 			err = errors.New("its answer is not JSON")
 		}
 		return status{}, fmt.Errorf("%w: %s status --json: %w: %.200s", ErrNotUp, string(c), err, why)
 	}
 	if s.BackendState != "Running" {
-		return status{}, fmt.Errorf("%w: %s says that it is %q (tailscale up)", ErrNotUp, string(c), s.BackendState)
+		return status{}, fmt.Errorf("%w: %s says that it is %.60q (tailscale up)", ErrNotUp, string(c), s.BackendState)
 	}
 	if s.Self != nil && !s.Self.Online {
 		return status{}, fmt.Errorf("%w: %s says that it is offline", ErrNotUp, string(c))
 	}
 	return s, nil
+}
+
+// printable leaves nothing in a program's words that a terminal would obey.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return '?'
+	}
+	return r
 }

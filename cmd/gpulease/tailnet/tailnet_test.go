@@ -5,6 +5,7 @@ package tailnet_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,4 +69,33 @@ func TestThisComputerIsNotInATailnet(t *testing.T) {
 		_, err = c.Find(t.Context(), "gl-abcd-one")
 		require.ErrorIs(t, err, tailnet.ErrNotUp)
 	}
+}
+
+// Whatever the program prints, it costs neither the process, which guards leases, nor its memory.
+func TestProgramThatAnswersAnything(t *testing.T) {
+	for _, peers := range []string{`{"nodekey:1": null}`, `{"nodekey:1": {"HostName": "gl-abcd-one", "TailscaleIPs": [""]}}`, `{}`, `null`} {
+		addr, err := answering(t, `{`+running+`, "Peer": `+peers+`}`).Find(t.Context(), "gl-abcd-one")
+		require.NoError(t, err)
+		require.False(t, addr.IsValid(), "%s", peers)
+	}
+	for want, script := range map[string]string{
+		"more than 64 MiB":   "exec head -c 1000000000 /dev/zero\n",
+		"exit status 1: yyy": "head -c 1000000000 /dev/zero | tr '\\000' y >&2; exit 1\n",
+		`\x1b[2J`:            `printf '{"BackendState": "\\u001b[2J%s"}' $(head -c 100000 /dev/zero | tr '\000' z)` + "\n",
+		"?[2Jnot running":    `printf '\033[2Jnot running' >&2; exit 1` + "\n",
+	} {
+		before := allocated()
+		err := program(t, script).Up(t.Context())
+		require.ErrorIs(t, err, tailnet.ErrNotUp)
+		require.ErrorContains(t, err, want)
+		require.Less(t, len(err.Error()), 1000)
+		require.Less(t, allocated()-before, uint64(700<<20), "%s", want)
+	}
+}
+
+// allocated is how much memory was ever taken, in bytes.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
