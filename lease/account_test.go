@@ -47,7 +47,7 @@ func TestInstancesWithoutALeaseCountAsSpending(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, s.Strangers, 1)
 	require.Equal(t, "by-hand", s.Strangers[0].Name)
-	require.Contains(t, k.m.Notices(t.Context())[0], "1 instances in the account have no lease")
+	require.Contains(t, k.m.Notices(t.Context())[0], "1 instance in the account has no lease")
 
 	k.change(func(p *policy.Policy) { p.CountUntracked = false })
 	l := k.launch(lease.LaunchRequest{})

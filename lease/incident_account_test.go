@@ -92,7 +92,7 @@ func TestSecondMachineOfALaunchCountsUntilItIsGone(t *testing.T) {
 		require.GreaterOrEqual(t, k.counted(), k.bill(), "the caps see less than is spent")
 	}
 	require.Positive(t, k.sim.Hits(id))
-	require.Contains(t, strings.Join(k.m.Notices(t.Context()), " "), "1 instances in the account have no lease")
+	require.Contains(t, strings.Join(k.m.Notices(t.Context()), " "), "1 instance in the account has no lease")
 	l = k.over(l.ID)
 	for end := k.sim.Now().Add(time.Hour); k.sim.Now().Before(end); {
 		k.pass(1, time.Minute)
