@@ -20,6 +20,12 @@ const accountSilence = 24 * time.Hour
 func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []lease.Stranger) error {
 	account = text(account)
 	err := db.write(ctx, func(ctx context.Context, tx session) error {
+		// First all that were there have ended, also what was seen at this very moment; then what is seen goes on.
+		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = CASE WHEN seen < ? THEN seen + ? ELSE ? END WHERE account = ? AND ended = 0 AND seen <= ?",
+			toMillis(at)-strangerGap.Milliseconds(), strangerGap.Milliseconds(), toMillis(at), account, toMillis(at))
+		if err != nil {
+			return err
+		}
 		for _, s := range seen {
 			since := s.Since
 			if since.IsZero() || since.After(at) {
@@ -35,11 +41,6 @@ func (db *DB) Sight(ctx context.Context, account string, at time.Time, seen []le
 			if err != nil {
 				return err
 			}
-		}
-		_, err := tx.ExecContext(ctx, "UPDATE strangers SET ended = CASE WHEN seen < ? THEN seen + ? ELSE ? END WHERE account = ? AND ended = 0 AND seen < ?",
-			toMillis(at)-strangerGap.Milliseconds(), strangerGap.Milliseconds(), toMillis(at), account, toMillis(at))
-		if err != nil {
-			return err
 		}
 		_, err = tx.ExecContext(ctx, "UPDATE strangers SET ended = seen + ? WHERE account <> ? AND ended = 0 AND seen < ?",
 			strangerGap.Milliseconds(), account, toMillis(at.Add(-accountSilence)))

@@ -144,6 +144,13 @@ func testStrangerGap(t *testing.T, s lease.Store) {
 	require.Equal(t, 60*policy.Dollar, usageOf(t, s, "alice", at).Untracked.Day)
 	require.NoError(t, s.Sight(t.Context(), "acct", at, []lease.Stranger{foreign}))
 	require.Equal(t, 180*policy.Dollar, usageOf(t, s, "alice", at).Untracked.Day, "it was there all the time")
+	// A look that began at the moment in which the one before was written down sees that it is gone.
+	require.NoError(t, s.Sight(t.Context(), "acct", at, nil))
+	there, err := s.Sighted(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, there)
+	require.Equal(t, 180*policy.Dollar, usageOf(t, s, "alice", at.Add(time.Hour)).Untracked.Day, "it costs no more")
+	require.Zero(t, usageOf(t, s, "alice", at.Add(time.Hour)).Untracked.BurnPerHour)
 }
 
 func testTouch(t *testing.T, s lease.Store) {
