@@ -46,20 +46,12 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 		all = append(all, batch)
 		tasks = append(tasks, func(ctx context.Context) error { return j.send(ctx, n, batch) })
 	}
-	if !there.many {
-		for _, task := range tasks {
-			if err := task(j.ctx); err != nil {
-				return err
-			}
-		}
-	} else {
-		first := min(len(tasks), bulkStreams) // the small ones: something is in place soon, however slow it goes
-		if err := together(j.ctx, tasks[:first]...); err != nil {
-			return err
-		}
-		if err := together(j.ctx, tasks[first:]...); err != nil {
-			return err
-		}
+	streams := 1
+	if there.many {
+		streams = bulkStreams
+	}
+	if err := inTurn(j.ctx, streams, tasks); err != nil {
+		return err
 	}
 	for _, it := range big {
 		batch := &packing{push: j, in: folder{root: j.root}, plan: p, next: manifest{}}
@@ -102,7 +94,7 @@ func (j *pushing) batches(items []*item) [][]*item {
 func (j *pushing) send(ctx context.Context, n *conn, pack *packing) error {
 	defer pack.in.close()
 	pack.how = pack.worthwhile()
-	r, err := n.feed(ctx, []string{"apply", j.dst, pack.how}, pack.write)
+	r, err := n.feed(ctx, []string{"apply", j.dst, pack.how}, nil, pack.write)
 	if err != nil {
 		return err
 	}
@@ -124,23 +116,27 @@ func (j *pushing) placed(pack *packing, removed int) {
 	j.skipped = append(j.skipped, pack.skipped...)
 }
 
-// feed runs a verb of files.sh with what write writes as its input. Write has ended when feed returns.
-func (n *conn) feed(ctx context.Context, args []string, write func(io.Writer) error) (reply, error) {
-	read, to := io.Pipe()
+// feed runs a verb of files.sh with what write writes as its input. Write has ended when feed returns. Seen, if there is one,
+// is called with each field of the reply as soon as it comes.
+func (n *conn) feed(ctx context.Context, args []string, seen func(field), write func(io.Writer) error) (reply, error) {
+	in := newPipe(streamLimit)
 	written := make(chan error, 1)
 	go func() {
-		err := write(to)
-		_ = to.CloseWithError(err)
+		err := write(in)
+		in.close(err)
 		written <- err
 	}()
 	r, err := n.call(ctx, request{
-		script: filesScript, args: args, stdin: func() io.Reader { return read }, bulk: true,
+		script: filesScript, args: args, stdin: func() io.Reader { return in }, bulk: true, seen: seen, data: mostSeen,
 	})
-	_ = read.CloseWithError(errNotTaken) // the machine may have stopped reading
+	in.refuse(errNotTaken) // the machine may have stopped reading
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errNotTaken) {
 		return r, writeErr
 	}
 	return r, err
 }
+
+// mostSeen is how many bytes a machine may answer to what it is fed: a line for each part of a large file.
+const mostSeen = 16 << 20
 
 var errNotTaken = errors.New("no longer wanted")

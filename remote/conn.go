@@ -3,7 +3,6 @@ package remote
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -19,9 +18,11 @@ type conn struct {
 	client *ssh.Client
 	slots  chan struct{} // of commands
 	bulk   chan struct{} // of transfers, so that no command waits for one
+	ahead  chan struct{} // of transfers, the one whose large file is joined while it comes
 	now    func() time.Time
 	gone   chan struct{} // closed when the connection is
 	spare  chan opened   // a session that is open already
+	stock  chan opened   // and some for the streams of a transfer
 	ready  chan *ready   // a shell on the machine that waits for a job
 
 	opening atomic.Bool  // the next spare session
@@ -40,9 +41,11 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		client: client,
 		slots:  make(chan struct{}, c.MaxSessions),
 		bulk:   make(chan struct{}, bulkStreams+1),
+		ahead:  make(chan struct{}, 1),
 		now:    c.Now,
 		gone:   make(chan struct{}),
 		spare:  make(chan opened, 1),
+		stock:  make(chan opened, bulkStreams+1),
 		ready:  make(chan *ready, 1),
 	}
 	n.touch()
@@ -183,7 +186,7 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 
 // perform does the blocking work of exec. All of it ends when the connection is closed.
 func (n *conn) perform(running *session, e execution) (int, error) {
-	ch, requests, err := n.take()
+	ch, requests, err := n.take(e.bulk)
 	if err != nil {
 		return 0, err
 	}
@@ -247,74 +250,6 @@ func (n *conn) converse(ch ssh.Channel, requests <-chan *ssh.Request, e executio
 	}
 	streams.Wait()
 	return status, known, nil
-}
-
-// opened is a session in which nothing runs yet.
-type opened struct {
-	ch       ssh.Channel
-	requests <-chan *ssh.Request
-}
-
-// openSpare opens a session while a command runs, so that the next one need not wait for it: a round trip less. There is
-// one at most, and whatever needs a session takes it first, so that it stands in nobody's way at a server that allows few.
-func (n *conn) openSpare() {
-	if len(n.spare) > 0 || n.crowded() || !n.opening.CompareAndSwap(false, true) {
-		return
-	}
-	defer n.opening.Store(false)
-	ch, requests, err := n.client.OpenChannel("session", nil)
-	if err != nil {
-		return // refused, or the connection is gone, which others will notice
-	}
-	select {
-	case n.spare <- opened{ch, requests}:
-	default:
-		n.spawn(func() { ssh.DiscardRequests(requests) })
-		_ = ch.Close()
-	}
-}
-
-// take is a session: the spare one, if it is there and the server has not closed it.
-func (n *conn) take() (ssh.Channel, <-chan *ssh.Request, error) {
-	select {
-	case s := <-n.spare:
-		select {
-		case <-s.requests: // nothing can be asked yet, so it is closed
-			_ = s.ch.Close()
-		default:
-			return s.ch, s.requests, nil
-		}
-	default:
-	}
-	return n.open()
-}
-
-// open opens a session. The server counts one as open until it has reaped the process, so a refusal right after
-// another command has ended is normal and passes.
-func (n *conn) open() (ssh.Channel, <-chan *ssh.Request, error) {
-	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 250*time.Millisecond) {
-		ch, requests, err := n.client.OpenChannel("session", nil)
-		if err == nil {
-			return ch, requests, nil
-		}
-		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) {
-			// It is broken, even if that has not got around: the next call must not be given it again.
-			n.close()
-			return nil, nil, n.lost(err)
-		}
-		n.dropReady()
-		timer := time.NewTimer(delay)
-		select {
-		case s := <-n.spare:
-			timer.Stop()
-			return s.ch, s.requests, nil
-		case <-timer.C:
-		case <-n.gone:
-			timer.Stop()
-			return nil, nil, n.lost(err)
-		}
-	}
 }
 
 // lost is ErrConnLost. x/crypto's own texts for a closed connection say nothing of use, so they come last.

@@ -16,10 +16,11 @@ import (
 func dial(ctx context.Context, t Target, timeout time.Duration) (*ssh.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.Addr)
+	socket, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w: %w", t.Addr, ErrUnreachable, err)
 	}
+	raw := newWire(socket)
 	// A deadline in the past is how a blocked read learns that ctx is done.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	pin := &pin{addr: t.Addr, want: t.HostKey, next: t.NextHostKey}

@@ -173,6 +173,7 @@ const rounds = 3
 
 // attempt fetches everything that is not here yet.
 func (j *fetching) attempt(n *conn) error {
+	defer n.prepareBulk()()
 	j.missing, j.skipped = nil, nil
 	asked, err := j.expand(n)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"sync"
 )
 
 // sendLarge sends one file in parts over several channels. The machine keeps the parts until it has all and their hash
@@ -38,27 +39,92 @@ func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *it
 	if err != nil {
 		return err
 	}
-	tasks := []func(context.Context) error{func(ctx context.Context) error { return it.hashWhole(ctx, f) }}
+	there := newArrivals(partCount(it.size), todo)
+	tasks := []func(context.Context) error{func(ctx context.Context) error {
+		defer close(there.hashed)
+		return it.hashWhole(ctx, f)
+	}}
 	for first := range min(bulkStreams, len(todo)) {
 		tasks = append(tasks, func(ctx context.Context) error {
-			return j.sendParts(ctx, n, f, it.size, key, how, everyFrom(todo, first))
+			return j.sendParts(ctx, n, f, it.size, key, how, everyFrom(todo, first), there)
 		})
 	}
-	if err := together(ctx, tasks...); err != nil {
-		return fmt.Errorf("send %s: %w", it.path, err)
+	join := func(ctx context.Context) error { return j.join(ctx, n, it, key, there) }
+	select {
+	case n.ahead <- struct{}{}: // one at a time: the rest of the streams are left to those that bring parts
+		err = together(ctx, append(tasks, join)...)
+		<-n.ahead
+	default:
+		if err = together(ctx, tasks...); err == nil {
+			err = join(ctx)
+		}
 	}
-	_, err = n.call(ctx, request{script: filesScript, args: []string{
-		"join", j.dst, key, "./" + it.path, strconv.FormatInt(it.size, 10), strconv.FormatUint(uint64(it.mode|0o600), 8),
-		fmt.Sprintf("%d.%09d", it.mtime.Unix(), it.mtime.Nanosecond()), it.hash,
-	}})
 	if err != nil {
-		return err
+		return fmt.Errorf("send %s: %w", it.path, err)
 	}
 	batch.files, batch.bytes = 1, it.size
 	batch.next[it.path] = it.record()
 	j.went(1, 0)
 	j.placed(batch, 0)
 	return nil
+}
+
+// arrivals is what of a large file the machine has.
+type arrivals struct {
+	ready  []chan struct{} // closed when the part is there
+	once   []sync.Once
+	hashed chan struct{} // closed when the hash of the file is known, or never will be
+}
+
+// newArrivals is for a file of so many parts, of which those in todo, in order, are not there.
+func newArrivals(count int, todo []int) *arrivals {
+	a := &arrivals{ready: make([]chan struct{}, count), once: make([]sync.Once, count), hashed: make(chan struct{})}
+	for i := range a.ready {
+		a.ready[i] = make(chan struct{})
+		if len(todo) > 0 && todo[0] == i {
+			todo = todo[1:]
+		} else {
+			a.here(i)
+		}
+	}
+	return a
+}
+
+func (a *arrivals) here(i int) {
+	if i >= 0 && i < len(a.ready) {
+		a.once[i].Do(func() { close(a.ready[i]) })
+	}
+}
+
+// join has the machine read the parts, each when it has come, and put the file in its place when they are what was to be
+// sent.
+func (j *pushing) join(ctx context.Context, n *conn, it *item, key string, there *arrivals) error {
+	_, err := n.feed(ctx, []string{
+		"join", j.dst, key, "./" + it.path, strconv.FormatInt(it.size, 10), strconv.FormatUint(uint64(it.mode|0o600), 8),
+		fmt.Sprintf("%d.%09d", it.mtime.Unix(), it.mtime.Nanosecond()),
+	}, nil, func(w io.Writer) error {
+		for i, ready := range there.ready {
+			select {
+			case <-ready:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if _, err := fmt.Fprintf(w, "%d %d\n", int64(i)*partSize, partLength(it.size, i)); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-there.hashed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if it.hash == "" {
+			return ctx.Err() // it could not be read, which its reader says
+		}
+		_, err := fmt.Fprintf(w, "end %s\n", it.hash)
+		return err
+	})
+	return err
 }
 
 // partsToSend are those that the machine does not have from an earlier push of the same file.
@@ -82,8 +148,13 @@ func (j *pushing) partsToSend(ctx context.Context, n *conn, key string, size int
 	return todo, nil
 }
 
-func (j *pushing) sendParts(ctx context.Context, n *conn, f *os.File, size int64, key, how string, mine []int) error {
-	r, err := n.feed(ctx, []string{"part", j.dst, key, how}, func(w io.Writer) error {
+func (j *pushing) sendParts(ctx context.Context, n *conn, f *os.File, size int64, key, how string, mine []int, there *arrivals) error {
+	came := func(f field) {
+		if i, err := strconv.Atoi(f.value); err == nil && f.key == "part" {
+			there.here(i)
+		}
+	}
+	r, err := n.feed(ctx, []string{"part", j.dst, key, how}, came, func(w io.Writer) error {
 		buffered := bufio.NewWriterSize(w, 256<<10)
 		z, err := compress(how, buffered)
 		if err != nil {

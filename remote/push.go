@@ -137,6 +137,9 @@ func (j *pushing) attempt(n *conn) error {
 	for _, it := range j.items {
 		j.sum.Bytes += it.size
 	}
+	if j.sum.Bytes > oneArchive && !j.options.DryRun {
+		defer n.prepareBulk()()
+	}
 	there, err := j.probe(n)
 	if err != nil {
 		return err

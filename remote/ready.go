@@ -74,7 +74,7 @@ func (s *ready) close(n *conn) <-chan struct{} {
 
 // crowded reports whether one more session might be one too many for the server.
 func (n *conn) crowded() bool {
-	return len(n.slots)+len(n.bulk)+len(n.spare)+len(n.ready) >= serverSessions
+	return len(n.slots)+len(n.bulk)+len(n.spare)+len(n.stock)+len(n.ready) >= serverSessions
 }
 
 // prepare has a ready shell started for the next job, when there is none. There is one at most. When the server refuses a

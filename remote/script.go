@@ -94,6 +94,7 @@ type request struct {
 	wait   time.Duration    // how long the script may take before it answers
 	plain  bool             // text may be on a command line: sshd lets input come only a round trip later
 	data   int64            // most bytes of raw data in the reply
+	seen   func(field)      // called with each field as soon as it comes
 	bulk   bool             // it carries files, see conn.bulk
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
 }
@@ -159,7 +160,7 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		}
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
 		status, err := n.exec(ctx, execution{
-			command: command, stdin: in, stdout: out, stderr: errs, bulk: r.bulk,
+			command: command, stdin: in, stdout: &watched{to: out, seen: r.seen}, stderr: errs, bulk: r.bulk,
 		})
 		if err != nil {
 			return reply{}, err
@@ -306,19 +307,47 @@ func printable(b []byte) string {
 	return strings.TrimSpace(clean)
 }
 
+// watched tells of each line that passes through it.
+type watched struct {
+	to   io.Writer
+	seen func(field)
+	line []byte
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if w.seen == nil {
+		return w.to.Write(p)
+	}
+	for _, c := range p {
+		if c != '\n' {
+			if len(w.line) < 256 {
+				w.line = append(w.line, c)
+			}
+			continue
+		}
+		key, value, _ := strings.Cut(string(w.line), " ")
+		w.seen(field{key, value})
+		w.line = w.line[:0]
+	}
+	return w.to.Write(p)
+}
+
 // capped keeps the first limit bytes and takes the rest without an error.
 type capped struct {
-	bytes.Buffer
+	kept  bytes.Buffer // not embedded: io.Copy would fill it past the limit
 	limit int64
 	over  bool
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	room := c.limit - int64(c.Len())
+	room := c.limit - int64(c.kept.Len())
 	if int64(len(p)) > room {
 		c.over = true
-		c.Buffer.Write(p[:max(room, 0)])
+		c.kept.Write(p[:max(room, 0)])
 		return len(p), nil
 	}
-	return c.Buffer.Write(p)
+	return c.kept.Write(p)
 }
+
+// Bytes are those that were kept.
+func (c *capped) Bytes() []byte { return c.kept.Bytes() }

@@ -14,24 +14,27 @@ import (
 // fill a long way. They are counted apart from commands, which must not wait behind them.
 const bulkStreams = 4
 
+// streamLimit is how many bytes of a stream wait between those who carry it and those who make or use it.
+const streamLimit = 256 << 10
+
 // stream runs a verb of files.sh and gives the data of its reply, while it comes, to take.
 func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take func(reply, *bufio.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	read, write := io.Pipe()
+	out := newPipe(streamLimit)
 	taken := make(chan error, 1)
 	go func() {
-		err := n.takeReply(read, take)
+		err := n.takeReply(out, take)
 		if err != nil {
 			cancel(err) // what still comes is of no use
 		}
-		_ = read.CloseWithError(errNotTaken)
+		out.refuse(errNotTaken)
 		taken <- err
 	}()
 	status, err := n.exec(ctx, execution{
-		command: filesScript.command(args), stdin: stdin, stdout: &tolerant{to: write}, stderr: io.Discard, bulk: true,
+		command: filesScript.command(args), stdin: stdin, stdout: &tolerant{to: out}, stderr: io.Discard, bulk: true,
 	})
-	_ = write.CloseWithError(err) // nil is the end of the stream
+	out.close(err) // nil is the end of the stream
 	takeErr := <-taken
 	switch {
 	case errors.Is(err, ErrConnLost):
@@ -122,4 +125,28 @@ func together(ctx context.Context, tasks ...func(context.Context) error) error {
 	}
 	group.Wait()
 	return first
+}
+
+// inTurn runs the tasks in their order, so many at the same time. When one fails no more begin.
+func inTurn(ctx context.Context, atOnce int, tasks []func(context.Context) error) error {
+	todo := make(chan func(context.Context) error, len(tasks))
+	for _, task := range tasks {
+		todo <- task
+	}
+	close(todo)
+	hands := make([]func(context.Context) error, min(atOnce, len(tasks)))
+	for i := range hands {
+		hands[i] = func(ctx context.Context) error {
+			for task := range todo {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err := task(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	return together(ctx, hands...)
 }

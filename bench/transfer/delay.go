@@ -51,14 +51,19 @@ type held struct {
 	data []byte
 }
 
-// carry holds up to 128 MiB in flight: more than any window.
+// chunks are used again and again, so that the delay costs those who are measured little of the processors.
+var chunks = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// carry holds up to 512 MiB in flight: more than any window.
 func (d *delayed) carry(to, from net.Conn) {
 	queue := make(chan held, 2048)
 	d.tasks.Go(func() {
 		defer func() { _ = to.Close() }()
 		for h := range queue {
 			time.Sleep(time.Until(h.due))
-			if _, err := to.Write(h.data); err != nil {
+			_, err := to.Write(h.data)
+			chunks.Put((*[256 << 10]byte)(h.data[:256<<10]))
+			if err != nil {
 				_ = from.Close()
 				for range queue { // what still comes has nowhere to go
 				}
@@ -67,8 +72,8 @@ func (d *delayed) carry(to, from net.Conn) {
 		}
 	})
 	for {
-		data := make([]byte, 64<<10)
-		n, err := from.Read(data)
+		data := chunks.Get().(*[256 << 10]byte)
+		n, err := from.Read(data[:])
 		if n > 0 {
 			queue <- held{time.Now().Add(d.oneWay), data[:n]}
 		}
