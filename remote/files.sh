@@ -40,8 +40,19 @@ full() { fail storage 'no room for a list of files'; }
 # room fails when there is no space left for more: then what has been written into $work may be half of it.
 room() { { printf '%4096s' '' >"$work/room"; } 2>/dev/null || full; }
 
+# quick says whether openssl can hash. It uses the processor's own instructions, which sha256sum often does not.
+quick() { openssl dgst -sha256 -r </dev/null >/dev/null 2>&1; }
+
 sum() { # hashes of the files named on stdin, one on a line, in their order
-	if command -v sha256sum >/dev/null 2>&1; then
+	if quick; then
+		# It writes names as they are, so that one with a newline in it could look like a hash.
+		xargs -0 -r sh -c '
+			case $* in
+			*"
+"*) exec sha256sum -- "$@" ;;
+			esac
+			exec openssl dgst -sha256 -r "$@"' sh
+	elif has sha256sum; then
 		xargs -0 -r sha256sum --
 	else
 		xargs -0 -r shasum -a 256 --
@@ -52,8 +63,8 @@ sumone() {
 	if command -v sha256sum >/dev/null 2>&1; then sha256sum; else shasum -a 256; fi | cut -c 1-64
 }
 
-sumstream() { # of what comes: openssl uses the processor's own instructions, which sha256sum often does not
-	if openssl dgst -sha256 -r </dev/null >/dev/null 2>&1; then openssl dgst -sha256 -r | cut -c 1-64; else sumone; fi
+sumstream() { # of what comes
+	if quick; then openssl dgst -sha256 -r | cut -c 1-64; else sumone; fi
 }
 
 sumlarge() {

@@ -181,6 +181,14 @@ func (b *bench) both(what, src string, withScp bool) error {
 		{"rsync -a", clear, func() error { return b.rivals.rsync(src+"/", "lease:"+b.fresh(b.m.home)+"/") }},
 		{"scp -r", clear, func() error { return b.rivals.scp("-r", src, "lease:"+b.fresh(b.m.home)) }},
 	}
+	if !withScp { // which takes minutes for many files
+		up = up[:2]
+	}
+	// What tar alone takes, on the same kept connection: it compares and checks nothing, and puts nothing in its place whole.
+	up = append(up, entrant{"tar over ssh", clear, func() error {
+		dst := b.fresh(b.m.home)
+		return b.rivals.tarUp(src, dst)
+	}})
 	there := filepath.Join(b.m.home, "down")
 	if err := tool("cp", "-a", src, there); err != nil {
 		return err
@@ -198,8 +206,15 @@ func (b *bench) both(what, src string, withScp bool) error {
 		{"scp -r", clear, func() error { return b.rivals.scp("-r", "lease:"+there, b.fresh(here)) }},
 	}
 	if !withScp {
-		up, down = up[:2], down[:2]
+		down = down[:2]
 	}
+	down = append(down, entrant{"tar over ssh", clear, func() error {
+		dst := b.fresh(here)
+		if err := os.Mkdir(dst, 0o755); err != nil {
+			return err
+		}
+		return b.rivals.tarDown(there, dst)
+	}})
 	if err := b.race(what+" up", b.runs, up...); err != nil {
 		return err
 	}

@@ -128,6 +128,14 @@ func (r *rivals) scp(args ...string) error {
 	return tool("scp", append([]string{"-q", "-F", r.config}, args...)...)
 }
 
+func (r *rivals) tarUp(src, dst string) error {
+	return tool("sh", "-c", `tar -C "$1" -cf - . | ssh -F "$2" lease "mkdir '$3' && tar -xf - -C '$3'"`, "sh", src, r.config, dst)
+}
+
+func (r *rivals) tarDown(src, dst string) error {
+	return tool("sh", "-c", `ssh -F "$2" lease "tar -C '$1' -cf - ." | tar -xf - -C "$3"`, "sh", src, r.config, dst)
+}
+
 func portOf(t remote.Target) string {
 	_, port, _ := net.SplitHostPort(t.Addr)
 	return port
