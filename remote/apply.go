@@ -28,7 +28,7 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 			}
 		}
 	}
-	batches := j.batches(small)
+	batches := j.batches(small, n.near())
 	if len(batches) == 1 && len(big) == 0 {
 		return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
 			{"before", nulList(p.before)}, {"after", nulList(p.after)},
@@ -64,8 +64,8 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 }
 
 // batches divides items into archives. Where there are several the first of them are small, so that a push with little
-// time over a slow connection gets something into its place, and the next one has less to do.
-func (j *pushing) batches(items []*item) [][]*item {
+// time over a slow connection gets something into its place, and the next one has less to do. Near has no need of that.
+func (j *pushing) batches(items []*item, near bool) [][]*item {
 	var total int64
 	for _, it := range items {
 		total += it.size + 512
@@ -73,13 +73,17 @@ func (j *pushing) batches(items []*item) [][]*item {
 	if total <= oneArchive {
 		return [][]*item{items}
 	}
-	each := min(max((total-bulkStreams*enough)/bulkStreams, enough), mostArchive)
+	first := bulkStreams
+	if near {
+		first = 0
+	}
+	each := min(max((total-int64(first)*enough)/bulkStreams, enough), mostArchive)
 	var all [][]*item
 	var size int64
 	start := 0
 	for i, it := range items {
 		most := each
-		if len(all) < bulkStreams {
+		if len(all) < first {
 			most = enough
 		}
 		if size += it.size + 512; size >= most || i == len(items)-1 {

@@ -16,6 +16,14 @@ const (
 	withZstd = "zstd"
 )
 
+// pressing is what files.sh is told of whether to compress what it sends.
+func (n *conn) pressing() string {
+	if n.near() {
+		return asItIs
+	}
+	return "best"
+}
+
 // decompress reads a stream of the machine. Close the result.
 func decompress(how string, r io.Reader) (io.ReadCloser, error) {
 	switch how {

@@ -20,6 +20,7 @@ type conn struct {
 	bulk   chan struct{} // of transfers, so that no command waits for one
 	ahead  chan struct{} // of transfers, the one whose large file is joined while it comes
 	now    func() time.Time
+	within time.Duration // a shorter round trip is a near one
 	gone   chan struct{} // closed when the connection is
 	spare  chan opened   // a session that is open already
 	stock  chan opened   // and some for the streams of a transfer
@@ -28,6 +29,7 @@ type conn struct {
 	opening atomic.Bool  // the next spare session
 	warming atomic.Bool  // the next ready shell
 	misses  atomic.Int32 // ready shells in a row that were of no use
+	trip    atomic.Int64 // the shortest round trip so far, in nanoseconds; 0: not known
 	heard   atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
 
 	mu     sync.Mutex
@@ -43,6 +45,7 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		bulk:   make(chan struct{}, bulkStreams+1),
 		ahead:  make(chan struct{}, 1),
 		now:    c.Now,
+		within: c.Near,
 		gone:   make(chan struct{}),
 		spare:  make(chan opened, 1),
 		stock:  make(chan opened, bulkStreams+1),
@@ -55,6 +58,11 @@ func newConn(t Target, client *ssh.Client, c Config) *conn {
 		n.ending = true // nothing may be spawned once the last task can have ended
 		n.mu.Unlock()
 		close(n.gone)
+	})
+	n.tasks.Go(func() {
+		for range 3 { // the first ones may meet a machine that is still busy with the login
+			n.ping(c.KeepaliveTimeout)
+		}
 	})
 	n.tasks.Go(func() { n.keepalive(c.Keepalive, c.KeepaliveTimeout) })
 	return n
@@ -104,7 +112,11 @@ func (n *conn) quiet() time.Duration {
 func (n *conn) ping(timeout time.Duration) bool {
 	answer := make(chan error, 1)
 	if !n.spawn(func() {
+		begun := time.Now()
 		_, _, err := n.client.SendRequest("keepalive@openssh.com", true, nil)
+		if trip, known := int64(time.Since(begun)), n.trip.Load(); err == nil && (known == 0 || trip < known) {
+			n.trip.Store(trip)
+		}
 		answer <- err
 	}) {
 		return false
@@ -120,6 +132,12 @@ func (n *conn) ping(timeout time.Duration) bool {
 	case <-timer.C:
 		return false
 	}
+}
+
+// near reports whether the machine answers as one in the same network does.
+func (n *conn) near() bool {
+	trip := time.Duration(n.trip.Load())
+	return trip > 0 && trip < n.within
 }
 
 // keepalive closes the connection when the machine has not answered for twice the timeout.

@@ -14,8 +14,8 @@
 #                                 together are not over HASH bytes
 #   files.sh sums BASE HOW        paths of files on stdin: a hash for each. HOW is bulk for small files, of which none may
 #                                 go away meanwhile, or each for large ones; then "-" stands for one that went away
-#   files.sh send BASE            paths of files on stdin: a tar of them, compressed where that helps
-#   files.sh ranges BASE PATH     lines "offset count" on stdin: these bytes of the file, compressed where that helps
+#   files.sh send BASE HOW        paths of files on stdin: a tar of them; HOW is none, or best: compressed where that helps
+#   files.sh ranges BASE PATH HOW   lines "offset count" on stdin: these bytes of the file, compressed or not as with send
 #
 # With "inmemory" before the verb what has to be noted meanwhile is kept in memory: what a job has made can be fetched when it has
 # filled the disk.
@@ -506,16 +506,22 @@ send)
 	enter "$2"
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
 	cat >"$work/asked" 2>/dev/null || full
-	xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
-	squeeze "$work/sample" <"$work/first"
+	how=none
+	[ "$3" = none ] || {
+		xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
+		squeeze "$work/sample" <"$work/first"
+	}
 	printf '\036gpulease\nhow %s\n\n' "$how"
 	pressed "$how" givefiles "$work/asked"
 	;;
 ranges)
 	enter "$2"
 	[ -f "$3" ] && [ -r "$3" ] || fail notfound "$3"
-	sample=$(mktemp) || fail storage 'no temporary file'
-	squeeze "$sample" <"$3"
+	how=none
+	[ "$4" = none ] || {
+		sample=$(mktemp) || fail storage 'no temporary file'
+		squeeze "$sample" <"$3"
+	}
 	printf '\036gpulease\nhow %s\n\n' "$how"
 	pressed "$how" giveranges "$3"
 	;;

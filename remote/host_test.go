@@ -172,6 +172,9 @@ func (h *host) unshim(t testing.TB, name string) {
 
 func newPool(t testing.TB, c remote.Config) *remote.Pool {
 	t.Helper()
+	if c.Near == 0 {
+		c.Near = -1 // as what is not on this computer
+	}
 	p := remote.NewPool(c)
 	t.Cleanup(func() { require.NoError(t, p.Close()) })
 	return p

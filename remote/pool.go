@@ -19,6 +19,9 @@ type Config struct {
 	ReconnectFor     time.Duration    // how long a call whose connection broke goes on trying for a new one; 60 s
 	MaxSessions      int              // commands at once on a connection; 4
 	Now              func() time.Time // time.Now
+	// Near is the round trip below which a machine is in the same network, where to compress files takes longer than to carry
+	// them; 2 ms. Negative: no machine is.
+	Near time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -39,6 +42,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxSessions <= 0 {
 		c.MaxSessions = 4
+	}
+	if c.Near == 0 {
+		c.Near = 2 * time.Millisecond
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -144,6 +144,9 @@ func (j *pushing) attempt(n *conn) error {
 	if err != nil {
 		return err
 	}
+	if n.near() {
+		there.how = asItIs
+	}
 	plan, err := makePlan(j.local, j.root, j.items, there, j.options.Delete)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func (j *fetching) receive(ctx context.Context, n *conn, need []*remoteFile, roo
 		want[f.name] = true
 	}
 	paths := bytes.NewReader(nulList(pathsOf(need)))
-	return n.stream(ctx, j.verb("send", j.base), paths, func(head reply, r *bufio.Reader) error {
+	return n.stream(ctx, j.verb("send", j.base, n.pressing()), paths, func(head reply, r *bufio.Reader) error {
 		return j.unpack(head.get("how"), r, want, room)
 	})
 }
