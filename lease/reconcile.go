@@ -93,6 +93,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 		return fmt.Errorf("read the live leases: %w", err)
 	}
 	r.known = leases
+	m.settleLate(ctx, leases)
 	r.tryAgain(ctx, leases)
 	r.tendForwards(ctx, leases)
 	if len(leases) == 0 {
