@@ -55,6 +55,7 @@ type machine struct {
 	samples   remote.Samples
 	jobs      []remote.Job
 	run       func(id string, c remote.Command) (remote.Job, error)
+	job       func(id string) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
 	pool      *remote.Pool // forwards ports, to the machine of far
@@ -119,8 +120,13 @@ func (m *machine) Run(_ context.Context, _ remote.Target, id string, c remote.Co
 	return j, o, e, err
 }
 
-func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Job(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.job == nil {
+		return remote.Job{}, errNoWork
+	}
+	return m.job(id)
 }
 func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) {
 	m.mu.Lock()
@@ -321,7 +327,7 @@ func (k *kit) client(apiKey string, more ...lambda.Option) cloud {
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
 		Store: tracked{k.store, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
+		Begun: lease.JobDir(filepath.Join(k.dir, "jobs")), Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
 	})
 	require.NoError(k.t, err)
 	k.m = m

@@ -24,6 +24,9 @@ type Config struct {
 	Keys    Keys
 	Policy  PolicySource
 
+	// Begun remembers which repeatable calls have started jobs; nil is nothing.
+	Begun Begun
+
 	Now  func() time.Time
 	Rand io.Reader
 
@@ -180,6 +183,9 @@ func New(c Config) (*Manager, error) {
 	}
 	if c.EnsureGuard == nil {
 		c.EnsureGuard = func(context.Context) error { return nil }
+	}
+	if c.Begun == nil {
+		c.Begun = noBegun{}
 	}
 	if c.Tailnet == nil {
 		c.Tailnet = noTailnet{}

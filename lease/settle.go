@@ -45,6 +45,9 @@ func (m *Manager) forget(ctx context.Context, l Lease) {
 	if err := m.Keys.Delete(l.ID); err != nil {
 		m.log.Warn("a private key stays behind", "lease", l.ID, "err", err)
 	}
+	if err := m.Begun.Delete(l.ID); err != nil {
+		m.log.Warn("what was noted of its jobs stays behind", "lease", l.ID, "err", err)
+	}
 	m.Crash("private-key-deleted")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()

@@ -23,14 +23,20 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	return errors.Join(m.sweepPrivate(ctx), m.sweepAccount(ctx))
 }
 
-// sweepPrivate deletes this home's private keys of leases that have ended: whoever
-// settled them died before it came to that, or works for another home.
+// sweepPrivate deletes this home's private keys of leases that have ended, and what it has
+// noted of their jobs: whoever settled them died before it came to that, or works for another home.
 func (m *Manager) sweepPrivate(ctx context.Context) error {
-	ids, err := m.Keys.List()
-	errs := []error{err}
-	for _, id := range ids {
-		if l, err := m.Store.Get(ctx, id); err == nil && l.State == Ended {
-			errs = append(errs, m.Keys.Delete(id))
+	var errs []error
+	for _, kept := range []interface {
+		List() ([]ID, error)
+		Delete(ID) error
+	}{m.Keys, m.Begun} {
+		ids, err := kept.List()
+		errs = append(errs, err)
+		for _, id := range ids {
+			if l, err := m.Store.Get(ctx, id); err == nil && l.State == Ended {
+				errs = append(errs, kept.Delete(id))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -86,7 +86,15 @@ func (m *Manager) RunCommand(ctx context.Context, id ID, call string, c remote.C
 	if err != nil {
 		return j, stdout, stderr, err
 	}
+	if call != "" {
+		if err := m.stillThere(ctx, l, t, jobID); err != nil {
+			return j, stdout, stderr, err
+		}
+	}
 	j.Job, stdout, stderr, err = m.Machine.Run(answered(ctx), t, jobID, c, wait, head, tail)
+	if call != "" && (err == nil || errors.Is(err, remote.ErrGone)) {
+		m.noteBegun(jobID)
+	}
 	switch {
 	case err != nil:
 		j.Job = remote.Job{}

@@ -135,7 +135,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		guard = func(ctx context.Context) error { return s.keepOwn(ctx, a) }
 	}
 	a.manager, err = lease.New(lease.Config{
-		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
+		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Begun: lease.JobDir(filepath.Join(s.stateDir, "jobs")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
 		MayAsk: func(principal string) bool {
