@@ -21,32 +21,24 @@ func requireSilent(t *testing.T, err error) {
 	require.ErrorContains(t, err, "the machine was last heard ")
 }
 
-// The machine was there and is gone. Who waits for an answer has it long before a transfer would give up.
+// The machine was there and is gone: it refuses all, or neither the kept connection nor a new one is ever
+// answered. Who waits for an answer has it long before a transfer would give up.
 func TestImpatientCallToAMachineThatIsGone(t *testing.T) {
 	t.Parallel()
-	h := startHost(t)
-	proxy := startProxy(t, h.Addr)
-	p := newPool(t, remote.Config{ReconnectFor: time.Hour})
-	target := h.Target
-	target.Addr = proxy.addr
-	require.NoError(t, p.Check(testContext(t), target))
-	proxy.stop()
-	_, err := p.Jobs(remote.Impatient(testContext(t), 500*time.Millisecond), target)
-	requireSilent(t, err)
-}
-
-// The kept connection and every new one are silent: nothing is refused, and nothing answers.
-func TestImpatientCallToAMachineThatIsSilent(t *testing.T) {
-	t.Parallel()
-	h := startHost(t)
-	proxy := startProxy(t, h.Addr)
-	p := newPool(t, remote.Config{ReconnectFor: time.Hour, Keepalive: time.Hour, DialTimeout: time.Hour})
-	target := h.Target
-	target.Addr = proxy.addr
-	require.NoError(t, p.Check(testContext(t), target))
-	proxy.darken()
-	_, err := p.Jobs(remote.Impatient(testContext(t), 2*time.Second), target)
-	requireSilent(t, err)
+	for name, vanish := range map[string]func(*proxy){"refuses": (*proxy).stop, "is silent": (*proxy).darken} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := startHost(t)
+			proxy := startProxy(t, h.Addr)
+			p := newPool(t, remote.Config{ReconnectFor: time.Hour, Keepalive: time.Hour, DialTimeout: time.Hour})
+			target := h.Target
+			target.Addr = proxy.addr
+			require.NoError(t, p.Check(testContext(t), target))
+			vanish(proxy)
+			_, err := p.Jobs(remote.Impatient(testContext(t), 2*time.Second), target)
+			requireSilent(t, err)
+		})
+	}
 }
 
 // Only the kept connection is dark. The call goes on over a new one.
