@@ -41,7 +41,7 @@ func TestKeysOfALeaseWhoseSettlerDiedGoSoon(t *testing.T) {
 			}
 			l := k.untilState(k.launch(lease.LaunchRequest{TTL: 4 * time.Hour}).ID, lease.Ready)
 			k.m, _ = k.process(lock.as(2, lease.Config{Guard: "server 2"}))
-			k.pass(30, 2*time.Second) // it is beyond its own beginning
+			k.pass(12, 5*time.Second) // it is beyond its own beginning
 			armed.Store(true)
 			_, err := k.m.Stop(t.Context(), l.ID)
 			require.NoError(t, err)
@@ -56,7 +56,7 @@ func TestKeysOfALeaseWhoseSettlerDiedGoSoon(t *testing.T) {
 			require.Equal(t, lease.Ended, k.get(l.ID).State)
 			require.Len(t, k.sim.Keys(), lives+1, "its key is still there")
 			lock.holder.Store(0)
-			k.pass(60, 2*time.Second)
+			k.pass(24, 5*time.Second)
 			require.Len(t, k.sim.Keys(), lives)
 			_, err = k.keys.Load(l.ID)
 			require.Error(t, err)
