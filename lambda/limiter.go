@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -37,6 +38,9 @@ func (c Class) String() string {
 type Limiter interface {
 	Wait(ctx context.Context, class Class) error
 }
+
+// ErrLimiter is in the chain of a call's error when its [Limiter] failed: nothing was sent, and it says nothing about the service.
+var ErrLimiter = errors.New("the limiter let no request go")
 
 // Throttled is what a [Limiter] may also have: it is told of an answer that there were too many requests, with the time
 // that the service asked for, or 0.

@@ -111,6 +111,9 @@ func (c *Client) fail(k call, e *Error) *Error {
 
 func (c *Client) attempt(ctx context.Context, k call, body []byte, decode func(envelope) error) *Error {
 	if err := c.limiter.Wait(ctx, k.class); err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", ErrLimiter, err)
+		}
 		return &Error{Message: "wait for a turn: " + err.Error(), Outcome: NothingHappened, Retry: RetryLater, Err: err}
 	}
 	if err := ctx.Err(); err != nil {

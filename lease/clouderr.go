@@ -36,6 +36,11 @@ func cloudError(op string, id ID, err error) *Error {
 		e.Code, e.Retryable, e.Message, e.Next = c, retry, fmt.Sprintf("%s: %s", op, message), next
 	}
 	switch {
+	case errors.Is(err, lambda.ErrLimiter):
+		// The rate limit that all processes share is in the ledger.
+		unsent := ledgerError(op, err).of(id)
+		unsent.Message += ", so nothing was sent to the cloud"
+		return unsent
 	case lambda.IsCode(err, lambda.CodeInsufficientCapacity):
 		set(CodeNoCapacity, true, "the cloud had none left after all", "call list_capacity and take another region or type, or try again in a few minutes")
 	case lambda.IsCode(err, lambda.CodeQuotaExceeded):

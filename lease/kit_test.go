@@ -55,6 +55,7 @@ type machine struct {
 	samples   remote.Samples
 	jobs      []remote.Job
 	run       func(id string, c remote.Command) (remote.Job, error)
+	job       func(id string) (remote.Job, error)
 	fetch     func(ctx context.Context, paths []string, dst string) (remote.FetchSummary, error)
 	forgotten []string
 	pool      *remote.Pool // forwards ports, to the machine of far
@@ -119,8 +120,13 @@ func (m *machine) Run(_ context.Context, _ remote.Target, id string, c remote.Co
 	return j, o, e, err
 }
 
-func (m *machine) Job(context.Context, remote.Target, string, time.Duration) (remote.Job, error) {
-	return remote.Job{}, errNoWork
+func (m *machine) Job(_ context.Context, _ remote.Target, id string, _ time.Duration) (remote.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.job == nil {
+		return remote.Job{}, errNoWork
+	}
+	return m.job(id)
 }
 func (m *machine) Jobs(context.Context, remote.Target) ([]remote.Job, error) {
 	m.mu.Lock()
@@ -266,6 +272,7 @@ type kit struct {
 	noLaunch bool
 	tailnet  lease.Tailnet
 	log      *slog.Logger
+	store    lease.Store // db, unless a test puts something between
 	m        *lease.Manager
 	looks    atomic.Int64 // of the manager's loop at the live leases
 	halt     func()       // ends the manager's loop and waits for it
@@ -298,6 +305,7 @@ func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
 	k.db, err = ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"), ledger.Options{Now: sim.Now, Rand: rand.Reader})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.db.Close()) })
+	k.store = k.db
 	for _, f := range change {
 		f(k)
 	}
@@ -306,11 +314,11 @@ func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
 	return k
 }
 
-func (k *kit) client(apiKey string) cloud {
+func (k *kit) client(apiKey string, more ...lambda.Option) cloud {
 	key, err := lambda.ParseKey(apiKey)
 	require.NoError(k.t, err)
-	c, err := lambda.New(key, lambda.WithBaseURL(k.sim.URL()), lambda.WithLimiter(lambda.NoLimit), lambda.WithNow(k.sim.Now),
-		lambda.WithRetry(lambda.RetryPolicy{}), lambda.WithTypesCache(0), lambda.WithHTTPClient(&http.Client{Timeout: 5 * time.Second}))
+	c, err := lambda.New(key, append([]lambda.Option{lambda.WithBaseURL(k.sim.URL()), lambda.WithLimiter(lambda.NoLimit), lambda.WithNow(k.sim.Now),
+		lambda.WithRetry(lambda.RetryPolicy{}), lambda.WithTypesCache(0), lambda.WithHTTPClient(&http.Client{Timeout: 5 * time.Second})}, more...)...)
 	require.NoError(k.t, err)
 	return cloud{c}
 }
@@ -318,8 +326,8 @@ func (k *kit) client(apiKey string) cloud {
 // start makes a manager as a new process would and lets it reconcile.
 func (k *kit) start(c lease.Cloud) {
 	m, err := lease.New(lease.Config{
-		Store: tracked{k.db, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
-		Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
+		Store: tracked{k.store, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Begun: lease.JobDir(filepath.Join(k.dir, "jobs")), Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
 	})
 	require.NoError(k.t, err)
 	k.m = m

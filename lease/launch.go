@@ -76,7 +76,7 @@ func (m *Manager) send(ctx context.Context, p *policy.Policy, l Lease, q Quote, 
 	// Not before: a key whose lease the ledger does not know would stay for ever.
 	if err := m.Keys.Save(l.ID, s.login.PrivatePEM); err != nil {
 		return l, m.giveUp(context.WithoutCancel(ctx), l, Refused, &Error{
-			Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR", LeaseID: l.ID, Err: err,
+			Code: CodeInternal, Message: "the lease's SSH key could not be written, so nothing was launched", Why: err.Error(), Next: "check GPULEASE_STATE_DIR, its permissions and free disk space", LeaseID: l.ID, Err: err,
 		})
 	}
 	m.Crash("key-saved")
@@ -256,8 +256,11 @@ func (m *Manager) carryOut(ctx context.Context, n policy.Network, l Lease, q Quo
 			continue
 		}
 		reason := Refused
-		if lambda.IsCode(err, lambda.CodeInsufficientCapacity) {
+		switch {
+		case lambda.IsCode(err, lambda.CodeInsufficientCapacity):
 			reason = NoCapacity
+		case errors.Is(err, lambda.ErrLimiter):
+			reason = Cancelled
 		}
 		return m.giveUp(ctx, l, reason, cloudError("launch "+l.Type+" in "+region, l.ID, err))
 	}
@@ -326,40 +329,18 @@ func (m *Manager) bind(ctx context.Context, l Lease, instance string) error {
 	}
 }
 
-// giveUp ends a lease of which it is proven that nothing was created.
-func (m *Manager) giveUp(ctx context.Context, l Lease, why Reason, cause *Error) error {
-	for {
-		m.Crash("giving-up")
-		l.State, l.Reason, l.Detail = Ended, why, cause.Message
-		if l.StopAt.IsZero() {
-			l.StopAt = m.now()
-		}
-		if _, err := m.settle(ctx, l, "proven: nothing was created"); err == nil || !errors.Is(err, ErrConflict) {
-			return cause
-		}
-		fresh, err := m.Store.Get(ctx, l.ID)
-		if err != nil || fresh.State == Ended {
-			return cause
-		}
-		if fresh.InstanceID != "" {
-			// An instance of that name was found after all, whatever the answers said.
-			if _, err := m.stop(ctx, l.ID, why, "an instance was found although the launch was refused"); err != nil {
-				m.log.Error("a refused launch that has an instance could not be stopped", "lease", l.ID, "err", err)
-			}
-			return cause
-		}
-		l = fresh
-	}
-}
-
 // abandoned is what a launch does when its row could not be marked as sent.
 func (m *Manager) abandoned(ctx context.Context, id ID, cause error) error {
 	l, err := m.Store.Get(ctx, id)
 	if err != nil {
 		return ledgerError("mark the launch", errors.Join(cause, err)).of(id)
 	}
-	if errors.Is(cause, ErrFrozen) && l.State == Launching {
-		return m.giveUp(ctx, l, Cancelled, ledgerError("launch", cause).of(id))
+	if l.State == Launching && !errors.Is(cause, ErrConflict) { // frozen, or the ledger cannot be written
+		e := ledgerError("launch", cause).of(id)
+		if !errors.Is(cause, ErrFrozen) {
+			e.Message += ", so nothing was launched"
+		}
+		return m.giveUp(ctx, l, Cancelled, e)
 	}
 	if l.State == Stopping || l.State == Launching {
 		return m.giveUp(ctx, l, reasonOr(l.Reason, Cancelled), &Error{Code: CodeLeaseEnded, Message: "stopped before the launch call was sent", LeaseID: id, Err: cause})

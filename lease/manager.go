@@ -24,6 +24,9 @@ type Config struct {
 	Keys    Keys
 	Policy  PolicySource
 
+	// Begun remembers which repeatable calls have started jobs; nil is nothing.
+	Begun Begun
+
 	Now  func() time.Time
 	Rand io.Reader
 
@@ -141,6 +144,7 @@ type Manager struct {
 	used       map[ID]time.Time // when a use was last written down
 	again      map[ID]*again    // launches by this process that may be tried once more
 	uses       map[ID]seenUse   // what the machines' GPUs were last known to have done
+	unsettled  map[ID]unsettled // launches that came to nothing, whose reservations could not be given back
 	forwarding map[ID]bool      // leases of which this process forwards ports
 	closed     bool
 }
@@ -180,6 +184,9 @@ func New(c Config) (*Manager, error) {
 	if c.EnsureGuard == nil {
 		c.EnsureGuard = func(context.Context) error { return nil }
 	}
+	if c.Begun == nil {
+		c.Begun = noBegun{}
+	}
 	if c.Tailnet == nil {
 		c.Tailnet = noTailnet{}
 	}
@@ -196,7 +203,7 @@ func New(c Config) (*Manager, error) {
 	return &Manager{
 		Config: c, log: c.Logger, wake: make(chan struct{}, 1), closing: make(chan struct{}),
 		clock: &wallClock{now: c.Now, cloud: c.Cloud, fresh: 2 * c.Timing.IdlePoll},
-		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, uses: map[ID]seenUse{}, again: map[ID]*again{}, forwarding: map[ID]bool{},
+		tasks: map[string]bool{}, stops: map[ID]stopTry{}, used: map[ID]time.Time{}, uses: map[ID]seenUse{}, again: map[ID]*again{}, unsettled: map[ID]unsettled{}, forwarding: map[ID]bool{},
 	}, nil
 }
 

@@ -45,10 +45,11 @@ type reconciler struct {
 	paused   time.Time // when we last stepped aside because of that
 	doubts   int       // listings in a row that left the time in doubt while a lease seemed overdue
 	swept    time.Time
-	untidy   bool    // the last look has found instances of ended leases, or has failed
-	lived    bool    // leases may have ended since we last asked whether an instance may return
-	known    []Lease // live as of the last good look at the ledger
-	others   []Lease // those of them that were launched with another API key
+	tidyAt   time.Time // when the keys of ended leases are looked for, zero for not at all
+	untidy   bool      // the last look has found instances of ended leases, or has failed
+	lived    bool      // leases may have ended since we last asked whether an instance may return
+	known    []Lease   // live as of the last good look at the ledger
+	others   []Lease   // those of them that were launched with another API key
 	working  sync.WaitGroup
 	ensuring atomic.Bool
 	workCtx  context.Context
@@ -64,7 +65,7 @@ type reconciler struct {
 // and does not count as a guard.
 func (m *Manager) Run(ctx context.Context) error {
 	workCtx, cancel := context.WithCancel(ctx)
-	r := &reconciler{m: m, workCtx: workCtx, began: m.now(), sick: map[ID]time.Time{}, up: map[ID]bool{}}
+	r := &reconciler{m: m, workCtx: workCtx, began: m.now(), tidyAt: m.now().Add(sweepFirst), sick: map[ID]time.Time{}, up: map[ID]bool{}}
 	defer r.working.Wait()
 	defer cancel()
 	tick := time.NewTicker(m.Timing.Tick)
@@ -92,11 +93,13 @@ func (r *reconciler) pass(ctx context.Context) error {
 		r.endUnwritten(ctx)
 		return fmt.Errorf("read the live leases: %w", err)
 	}
+	r.noteEnds(leases)
 	r.known = leases
+	m.settleLate(ctx, leases)
 	r.tryAgain(ctx, leases)
 	r.tendForwards(ctx, leases)
 	if len(leases) == 0 {
-		return r.sweepWhenDue(ctx)
+		return errors.Join(r.sweepWhenDue(ctx), r.tidyWhenDue(ctx))
 	}
 	r.lived = true
 	account, err := m.Cloud.Account(ctx)
@@ -139,7 +142,7 @@ func (r *reconciler) leadOn(ctx context.Context, account string, leases []Lease)
 	if err != nil || !lead {
 		return err
 	}
-	return r.once(ctx, leases)
+	return errors.Join(r.once(ctx, leases), r.tidyWhenDue(ctx))
 }
 
 // once looks at every live lease of the account and does what is due.
@@ -223,6 +226,7 @@ func (r *reconciler) sweepWhenDue(ctx context.Context) error {
 		return nil
 	}
 	r.swept, r.lived = now, true // and see afterwards whether once more
+	r.tidyAt = time.Time{}
 	err := r.m.Sweep(ctx)
 	r.untidy = err != nil
 	if err != nil {

@@ -3,8 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
@@ -47,6 +45,9 @@ func (m *Manager) forget(ctx context.Context, l Lease) {
 	if err := m.Keys.Delete(l.ID); err != nil {
 		m.log.Warn("a private key stays behind", "lease", l.ID, "err", err)
 	}
+	if err := m.Begun.Delete(l.ID); err != nil {
+		m.log.Warn("what was noted of its jobs stays behind", "lease", l.ID, "err", err)
+	}
 	m.Crash("private-key-deleted")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
@@ -71,62 +72,4 @@ func (m *Manager) sweepKeys(ctx context.Context, chosen func(name string) bool) 
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// ErrStray says that instances of ended leases were found in the account.
-var ErrStray = errors.New("instances of ended leases are billed")
-
-// Sweep ends instances and removes SSH keys of this ledger's ended leases that a
-// process could not end or remove any more. Those of others are never touched. A ledger that
-// has never had a lease asks the cloud nothing. It fails with [ErrStray] where it has found
-// an instance: whether that has ended, the next sweep shows.
-func (m *Manager) Sweep(ctx context.Context) error {
-	if any, err := m.Store.List(ctx, 1); err != nil || len(any) == 0 {
-		return err
-	}
-	return errors.Join(m.sweepPrivate(ctx), m.sweepAccount(ctx))
-}
-
-// sweepPrivate deletes this home's private keys of leases that have ended: whoever
-// settled them died before it came to that, or works for another home.
-func (m *Manager) sweepPrivate(ctx context.Context) error {
-	ids, err := m.Keys.List()
-	errs := []error{err}
-	for _, id := range ids {
-		if l, err := m.Store.Get(ctx, id); err == nil && l.State == Ended {
-			errs = append(errs, m.Keys.Delete(id))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// sweepAccount is Sweep in the account.
-func (m *Manager) sweepAccount(ctx context.Context) error {
-	ledger, err := m.Store.LedgerID(ctx)
-	if err != nil {
-		return err
-	}
-	instances, err := m.Cloud.Instances(ctx)
-	if err != nil {
-		return err
-	}
-	m.observe()
-	found, err := m.endStrays(ctx, instances)
-	if found > 0 {
-		err = errors.Join(fmt.Errorf("%w: %d", ErrStray, found), err)
-	}
-	if strangers, sightErr := m.strangers(ctx, instances); sightErr != nil {
-		err = errors.Join(err, sightErr)
-	} else {
-		err = errors.Join(err, m.writeSight(ctx, strangers))
-	}
-	prefix := namePrefix + "-" + ledger + "-"
-	return errors.Join(err, m.sweepKeys(ctx, func(name string) bool {
-		id, ours := strings.CutPrefix(name, prefix)
-		if !ours || !ValidID(id) {
-			return false
-		}
-		l, err := m.Store.Get(ctx, ID(id))
-		return err == nil && l.State == Ended
-	}))
 }

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -15,9 +16,12 @@ type Spending struct {
 	Usage     policy.Usage
 	Caps      []policy.CapLeft // every cap that binds, with what is left under it
 	Left      policy.Money     // the smallest of them; policy.Unlimited for none
-	Held      policy.Money     // reserved by live leases, of what the caps count
-	Leases    []Lease          // live ones, and those that ended since Since, newest first
-	Since     time.Time
+	// Trouble says why the policy cannot be read; "" if it can. Without it Caps and Left are
+	// not known, and days and months are those of the default time zone.
+	Trouble string
+	Held    policy.Money // reserved by live leases, of what the caps count
+	Leases  []Lease      // live ones, and those that ended since Since, newest first
+	Since   time.Time
 	// Principals are those who have leases since Since or caps of their own, by name.
 	Principals []PrincipalSpending
 	Strangers  []Stranger // instances that no lease accounts for
@@ -31,25 +35,31 @@ type PrincipalSpending struct {
 	Totals policy.Totals
 }
 
-// Spend reads where the money stands. It costs nothing and asks the cloud nothing.
+// Spend reads where the money stands. It costs nothing, asks the cloud nothing, and
+// needs no policy but for the caps.
 // Who acts as one of several principals (see [ActAs]) gets the account's caps, and of
 // the rest its own part.
 func (m *Manager) Spend(ctx context.Context, principal string) (Spending, error) {
 	if principal == "" || !m.mayKnow(ctx, principal) {
 		principal = m.asker(ctx)
 	}
-	p, err := m.policyNow()
-	if err != nil {
-		return Spending{}, err
+	p, broken := m.Policy.Current()
+	if broken != nil {
+		p = policy.Default()
 	}
 	now := m.now()
 	periods := m.periods(p, now)
 	s := Spending{Principal: principal, At: now, Since: periods.Month}
+	var err error
 	if s.Usage, err = m.Store.Usage(ctx, principal, now, periods); err != nil {
 		return Spending{}, ledgerError("sum up what was spent", err)
 	}
-	d := policy.Evaluate(p, policy.Request{Principal: principal}, s.Usage, nil)
-	s.Caps, s.Left = d.Caps, d.BudgetLeft
+	if broken != nil {
+		s.Trouble = fmt.Sprintf("the policy file cannot be used, so no cap is known and nothing can be launched: %v", broken)
+	} else {
+		d := policy.Evaluate(p, policy.Request{Principal: principal}, s.Usage, nil)
+		s.Caps, s.Left = d.Caps, d.BudgetLeft
+	}
 	all, err := m.Store.List(ctx, 0)
 	if err != nil {
 		return Spending{}, ledgerError("list leases", err)

@@ -57,6 +57,12 @@ func (m *Manager) usable(ctx context.Context, id ID) (Lease, remote.Target, erro
 	}
 }
 
+// answerWithin is how long a machine that says nothing at all is waited for by a call for
+// whose answer somebody waits. An outage in the midst of a call may be longer.
+const answerWithin = 15 * time.Second
+
+func answered(ctx context.Context) context.Context { return remote.Impatient(ctx, answerWithin) }
+
 // Start starts a command as a detached job and does not wait for its end; see [Manager.RunCommand].
 func (m *Manager) Start(ctx context.Context, id ID, call string, c remote.Command) (Job, error) {
 	j, _, _, err := m.RunCommand(ctx, id, call, c, 0, 0, 0)
@@ -80,7 +86,15 @@ func (m *Manager) RunCommand(ctx context.Context, id ID, call string, c remote.C
 	if err != nil {
 		return j, stdout, stderr, err
 	}
-	j.Job, stdout, stderr, err = m.Machine.Run(ctx, t, jobID, c, wait, head, tail)
+	if call != "" {
+		if err := m.stillThere(ctx, l, t, jobID); err != nil {
+			return j, stdout, stderr, err
+		}
+	}
+	j.Job, stdout, stderr, err = m.Machine.Run(answered(ctx), t, jobID, c, wait, head, tail)
+	if call != "" && (err == nil || errors.Is(err, remote.ErrGone)) {
+		m.noteBegun(jobID)
+	}
 	switch {
 	case err != nil:
 		j.Job = remote.Job{}
@@ -136,7 +150,7 @@ func (m *Manager) Job(ctx context.Context, jobID string, wait time.Duration) (Jo
 	if err != nil {
 		return Job{Lease: l}, err
 	}
-	j, err := m.Machine.Job(ctx, t, jobID, wait)
+	j, err := m.Machine.Job(answered(ctx), t, jobID, wait)
 	if err != nil {
 		return Job{Lease: l}, m.machineError("read the job", l, err)
 	}
@@ -149,7 +163,7 @@ func (m *Manager) Jobs(ctx context.Context, id ID) ([]remote.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := m.Machine.Jobs(ctx, t)
+	jobs, err := m.Machine.Jobs(answered(ctx), t)
 	if err != nil {
 		return nil, m.machineError("list the jobs", l, err)
 	}
@@ -162,7 +176,7 @@ func (m *Manager) Output(ctx context.Context, jobID string, head, tail int) (std
 	if err != nil {
 		return stdout, stderr, err
 	}
-	stdout, stderr, err = m.Machine.Output(ctx, t, jobID, head, tail)
+	stdout, stderr, err = m.Machine.Output(answered(ctx), t, jobID, head, tail)
 	if err != nil {
 		return stdout, stderr, m.machineError("read the job's output", l, err)
 	}
@@ -176,7 +190,7 @@ func (m *Manager) Page(ctx context.Context, jobID string, s remote.Stream, offse
 		return remote.Page{}, l, err
 	}
 	m.touch(ctx, l.ID)
-	p, err := m.Machine.Page(ctx, t, jobID, s, offset, limit, wait)
+	p, err := m.Machine.Page(answered(ctx), t, jobID, s, offset, limit, wait)
 	if err != nil {
 		return p, l, m.machineError("read the job's output", l, err)
 	}
@@ -190,7 +204,7 @@ func (m *Manager) Mixed(ctx context.Context, jobID string, offset int64, limit i
 		return remote.Mixed{}, l, err
 	}
 	m.touch(ctx, l.ID)
-	p, err := m.Machine.Mixed(ctx, t, jobID, offset, limit, wait)
+	p, err := m.Machine.Mixed(answered(ctx), t, jobID, offset, limit, wait)
 	if err != nil {
 		return p, l, m.machineError("read the job's output", l, err)
 	}
@@ -204,7 +218,7 @@ func (m *Manager) Search(ctx context.Context, jobID string, s remote.Stream, wha
 		return remote.Found{}, l, err
 	}
 	m.touch(ctx, l.ID)
-	found, err := m.Machine.Search(ctx, t, jobID, s, what)
+	found, err := m.Machine.Search(answered(ctx), t, jobID, s, what)
 	if err != nil {
 		return found, l, m.machineError("search the job's output", l, err)
 	}
@@ -217,7 +231,7 @@ func (m *Manager) Cancel(ctx context.Context, jobID string, grace time.Duration)
 	if err != nil {
 		return Job{Lease: l}, err
 	}
-	j, err := m.Machine.Cancel(ctx, t, jobID, grace)
+	j, err := m.Machine.Cancel(answered(ctx), t, jobID, grace)
 	if err != nil {
 		return Job{Lease: l}, m.machineError("cancel the job", l, err)
 	}
@@ -233,7 +247,7 @@ func (m *Manager) Push(ctx context.Context, id ID, src, dst string, o remote.Pus
 	}
 	var s remote.PushSummary
 	err = m.inUseWhile(ctx, id, func() (err error) {
-		s, err = m.Machine.Push(ctx, t, src, dst, o)
+		s, err = m.Machine.Push(answered(ctx), t, src, dst, o)
 		return err
 	})
 	if err != nil {
@@ -253,7 +267,7 @@ func (m *Manager) Fetch(ctx context.Context, id ID, paths []string, dst string, 
 	o.Unlinked = true
 	var s remote.FetchSummary
 	err = m.inUseWhile(ctx, id, func() (err error) {
-		s, err = m.Machine.Fetch(ctx, t, paths, dst, o)
+		s, err = m.Machine.Fetch(answered(ctx), t, paths, dst, o)
 		return err
 	})
 	if err != nil {
@@ -304,6 +318,9 @@ func (m *Manager) machineError(op string, l Lease, err error) *Error {
 		e.Message, e.Next = op+": the machine could not store it", "free some space in the home directory of the machine with run_command"
 	case errors.Is(err, remote.ErrUnreachable), errors.Is(err, remote.ErrConnLost), errors.Is(err, remote.ErrAuth), errors.Is(err, context.DeadlineExceeded):
 		e.Code, e.Retryable, e.Message = CodeSSHUnreachable, true, op+": the machine does not answer over SSH"
+		if !l.SeenAt.IsZero() {
+			e.Why += "; the cloud has listed it at " + l.SeenAt.UTC().Format(time.RFC3339)
+		}
 		e.Next = "call again in a few seconds; jobs that run there go on. get_lease says whether the machine still lives"
 		if l.unlisted() {
 			e.Message, e.Next = e.Message+"; "+l.sayUnlisted(), "get_lease says whether the machine still lives; call again if it does"

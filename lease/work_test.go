@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -54,4 +55,7 @@ func TestTheSameCallIsTheSameJob(t *testing.T) {
 		require.ErrorIs(t, err, cause)
 		require.Equal(t, known, j.ID != "", cause)
 	}
+	fail = remote.ErrUnreachable
+	_, err = run("d", "make")
+	require.ErrorContains(t, err, "the cloud has listed it at "+k.get(l.ID).SeenAt.UTC().Format(time.RFC3339))
 }

@@ -71,12 +71,12 @@ func validateJobID(id string) error {
 	return nil
 }
 
-// errGone says that a job was started, and has taken away what tells so.
-var errGone = fmt.Errorf("%w: the job", ErrMachine)
+// ErrGone says that a job was started, and has taken away what tells so. It is [ErrMachine].
+var ErrGone = fmt.Errorf("%w: the job", ErrMachine)
 
 // Start starts c as job jobID, detached from the connection. It may be sent any number of times, from any process:
 // the command runs at most once, and later calls return the job as it is, whatever command they carry. What tells so is in
-// ~/.gpulease: a job that removes it is [ErrMachine], and another start with the same ID after that would start it.
+// ~/.gpulease: a job that removes it at once is [ErrGone], and another start with the same ID after that would start it.
 // A missing directory is [ErrDirectory]; then nothing was started and the ID is still free.
 func (p *Pool) Start(ctx context.Context, t Target, jobID string, c Command) (Job, error) {
 	job, _, _, err := p.Run(ctx, t, jobID, c, 0, 0, 0)

@@ -63,9 +63,9 @@ func (p *Pool) excerpts(ctx context.Context, t Target, verb, jobID string, c *Co
 				continue
 			}
 			if begun && errors.Is(err, ErrJobNotFound) {
-				return errGone
+				return ErrGone
 			}
-			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) && !errors.Is(err, errGone) { // a login shell that takes no lines in quotes, say
+			if errors.Is(err, errLong) || ask.plain && errors.Is(err, ErrMachine) && !errors.Is(err, ErrGone) { // a login shell that takes no lines in quotes, say
 				c.long = true
 				continue
 			}

@@ -71,6 +71,8 @@ type entry struct {
 	conn *conn
 	dial *dialing
 	met  bool // there has been a connection with this key
+	// heard is when the machine last answered on the connection before conn, in unix nanoseconds.
+	heard int64
 }
 
 type dialing struct {
@@ -176,7 +178,7 @@ func (p *Pool) find(t Target) (*conn, *dialing, error) {
 			return e.conn, nil, nil
 		}
 		p.tasks.Go(e.conn.close) // closing may block on a dark connection
-		e.conn = nil
+		e.heard, e.conn = e.conn.heard.Load(), nil
 	}
 	if e.dial != nil && !e.dial.target.same(t) {
 		e.dial.cancel()
@@ -217,6 +219,22 @@ func (p *Pool) dial(ctx context.Context, e *entry, d *dialing) {
 	p.config.Logger.Debug("connected", "machine", d.target)
 }
 
+// sayHeard adds to an error when the machine was last heard, if it ever was.
+func (p *Pool) sayHeard(key string, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.entries[key]
+	if e == nil || !e.met {
+		return err
+	}
+	heard := e.heard
+	if e.conn != nil {
+		heard = e.conn.heard.Load()
+	}
+	ago := max(0, time.Duration(p.config.Now().UnixNano()-heard))
+	return fmt.Errorf("%w; the machine was last heard %s ago", err, ago.Round(time.Second))
+}
+
 // met reports whether the machine has answered before.
 func (p *Pool) met(key string) bool {
 	p.mu.Lock()
@@ -238,11 +256,14 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 	const firstDelay = 100 * time.Millisecond
 	var since time.Time // of the first failure in a row
 	delay := firstDelay
+	still := p.silence(ctx)
 	for broke := p.met(t.Key); ; {
-		n, err := p.connect(ctx, t)
+		n, err := still.connect(ctx, p, t)
 		if err == nil {
 			begun := p.config.Now()
+			stop := still.watch(n)
 			err = f(n)
+			stop()
 			if p.config.Now().Sub(begun) > steady {
 				since, delay = time.Time{}, firstDelay
 			}
@@ -258,10 +279,12 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 		default:
 			return err
 		}
-		if now := p.config.Now(); since.IsZero() {
+		now := p.config.Now()
+		if since.IsZero() {
 			since = now
-		} else if now.Sub(since) > p.config.ReconnectFor {
-			return err
+		}
+		if now.Sub(since) > p.config.ReconnectFor || still.over(now) {
+			return p.sayHeard(t.Key, err)
 		}
 		p.config.Logger.Info("connection broke, trying again", "machine", t, "err", err)
 		timer := time.NewTimer(delay)

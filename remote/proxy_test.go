@@ -27,6 +27,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	down  bool
+	dark  bool
 	count int
 	links map[*link]struct{}
 }
@@ -75,6 +76,9 @@ func (p *proxy) accept() {
 			l.close()
 			p.mu.Unlock()
 			continue
+		}
+		if p.dark {
+			l.freeze()
 		}
 		p.count++
 		p.links[l] = struct{}{}
@@ -142,6 +146,14 @@ func (p *proxy) freeze() {
 	for l := range p.links {
 		l.freeze()
 	}
+}
+
+// darken makes the connections that there are and will be silent for ever.
+func (p *proxy) darken() {
+	p.mu.Lock()
+	p.dark = true
+	p.mu.Unlock()
+	p.freeze()
 }
 
 // stop cuts all and lets nothing through. It goes on to listen, since the port would soon be another test's.

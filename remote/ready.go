@@ -170,7 +170,7 @@ func (n *conn) askReady(ctx context.Context, r request) (reply, error) {
 	defer timer.Stop()
 	select {
 	case d := <-done:
-		if d.err == nil || errors.Is(d.err, errGone) {
+		if d.err == nil || errors.Is(d.err, ErrGone) {
 			n.misses.Store(0)
 			n.touch()
 			return d.reply, d.err

@@ -264,7 +264,7 @@ func (r reply) failure() error {
 	case "storage":
 		kind = ErrStorage
 	case "gone":
-		kind = errGone
+		kind = ErrGone
 	case "long":
 		kind = errLong
 	case "moving":

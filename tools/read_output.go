@@ -17,7 +17,7 @@ type readIn struct {
 	Stream       string `json:"stream,omitempty" jsonschema:"enum=stdout,enum=stderr,enum=both,default=stdout" jsonschema_description:"both: in the order of writing, with offsets of their own."`
 	Offset       int64  `json:"offset,omitempty" jsonschema_description:"First byte; negative counts from the end. Go on with next_offset."`
 	LimitBytes   int    `json:"limit_bytes,omitempty" jsonschema:"minimum=16,maximum=40000,default=8000"`
-	WaitSeconds  int    `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45" jsonschema_description:"Wait so long for output after offset."`
+	WaitSeconds  int    `json:"wait_seconds,omitempty" jsonschema:"minimum=0,maximum=45" jsonschema_description:"Wait so long for output after offset, or for a match."`
 	Pattern      string `json:"pattern,omitempty" jsonschema:"maxLength=1000" jsonschema_description:"Only lines after offset that match this grep -E pattern; with a negative offset the last ones."`
 	ContextLines int    `json:"context_lines,omitempty" jsonschema:"minimum=0,maximum=20"`
 }
@@ -82,7 +82,7 @@ func readOutput(l interface {
 		case in.Pattern != "" && in.Stream == streamBoth:
 			err = &lease.Error{Code: lease.CodeInvalidInput, Message: "a pattern is looked for in one stream", Next: "call read_output again with stream stdout or stderr"}
 		case in.Pattern != "":
-			o, err = search(ctx, l, in, hidden)
+			o, err = awaited(ctx, l, in, hidden)
 		default:
 			o, err = gathered(ctx, l, in, hidden)
 		}
@@ -172,49 +172,6 @@ func onNewLine(b []byte) []byte {
 	return b
 }
 
-// search finds a pattern, and shows each place below a line with its offset.
-func search(ctx context.Context, l Worker, in readIn, hidden *secrets) (output, error) {
-	what := remote.Search{Pattern: in.Pattern, Offset: in.Offset, Last: in.Offset < 0, Lines: in.ContextLines}
-	f, owner, err := l.Search(ctx, in.JobID, remote.Stream(in.Stream), what)
-	o := output{next: f.NextOffset, size: f.Size, job: f.Job, owner: owner, eof: f.Job.Over() && !f.More}
-	if err != nil {
-		return o, err
-	}
-	if what.Last { // what is shown is the end, and what is left out lies before it
-		o.eof = f.Job.Over()
-		f.Snippets = lastThatFit(f.Snippets, in.LimitBytes)
-	}
-	for i, s := range f.Snippets {
-		text := place(s, hidden.mask(owner.ID, s.Data))
-		if len(o.data)+len(text) > in.LimitBytes || heavy(append(o.data[:len(o.data):len(o.data)], text...), in.LimitBytes) {
-			if i > 0 { // the rest is for the next call
-				o.next, o.eof = s.Matches[0], false
-				break
-			}
-			text = lightStart(wholeEnd(text[:min(len(text), in.LimitBytes)]), in.LimitBytes/4*5)
-		}
-		if i == 0 {
-			o.offset = s.Offset
-		}
-		o.data, o.matches = append(onNewLine(o.data), text...), o.matches+len(s.Matches)
-	}
-	return o, nil
-}
-
-func place(s remote.Snippet, data []byte) []byte {
-	return fmt.Appendf(nil, "[offset %d]\n%s", s.Offset, data)
-}
-
-// lastThatFit leaves out the first of them.
-func lastThatFit(all []remote.Snippet, limit int) []remote.Snippet {
-	for i := len(all) - 1; i >= 0; i-- {
-		if limit -= len(place(all[i], all[i].Data)) + 1; limit < 0 {
-			return all[min(i+1, len(all)-1):]
-		}
-	}
-	return all
-}
-
 // wholeCharacters leaves a character that the page's edge cuts in two to the
 // page that has the rest of it, unless nothing would be left: then the reader
 // would never get on.
@@ -239,6 +196,9 @@ func nextForPage(o readOut, in readIn, complained bool) step {
 	text := fmt.Sprintf("read_output with job_id %q, stream %s", o.JobID, in.Stream)
 	more := with{"job_id": o.JobID, "stream": in.Stream}
 	switch {
+	case in.Pattern != "" && o.Matches == 0 && !o.EOF:
+		more["pattern"], more["offset"], more["wait_seconds"] = in.Pattern, in.Offset, 40
+		return then("read_output", more, "%s, the same pattern and wait_seconds 40 to wait for it; without pattern it shows what is there", text)
 	case in.Pattern != "" && o.Matches == 0:
 		return then("read_output", more, "%s and without pattern shows what is there", text)
 	case in.Pattern != "" && in.Offset < 0:

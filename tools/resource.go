@@ -158,13 +158,22 @@ type today struct {
 	Caps     []capLine     `json:"caps"`
 	Left     *policy.Money `json:"budget_left_usd,omitempty"`
 	At       string        `json:"at"`
+	Trouble  string        `json:"trouble,omitempty"` // why there are no caps
 }
 
 func todayOf(s lease.Spending) today {
 	t := s.Usage.Principal
 	return today{
-		Day: t.Day, Reserved: s.Held, Burn: t.BurnPerHour, Leases: t.Leases, Caps: capLines(s), Left: limited(s.Left), At: clock(s.At),
+		Day: t.Day, Reserved: s.Held, Burn: t.BurnPerHour, Leases: t.Leases, Caps: capLines(s), Left: leftOf(s), At: clock(s.At), Trouble: s.Trouble,
 	}
+}
+
+// leftOf is what is left under all caps: nothing where there are none, or where they are not known.
+func leftOf(s lease.Spending) *policy.Money {
+	if s.Trouble != "" {
+		return nil
+	}
+	return limited(s.Left)
 }
 
 func capLines(s lease.Spending) []capLine {

@@ -75,7 +75,10 @@ func spendReport(r Reader) Tool {
 		}
 		out := spendOut{
 			Since: clock(s.Since), Caps: capLines(s), Reserved: s.Held, Principals: []principalSpent{}, Leases: []leaseSpent{},
-			advice: advice{BudgetLeft: limited(s.Left), Warnings: r.Notices(ctx), Next: then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")},
+			advice: advice{BudgetLeft: leftOf(s), Warnings: r.Notices(ctx), Next: then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")},
+		}
+		if s.Trouble != "" {
+			out.Warnings, out.Next = append([]string{s.Trouble}, out.Warnings...), say("a person has to mend the policy file")
 		}
 		for _, c := range s.Caps {
 			if c.Left < c.Limit/10 {

@@ -60,6 +60,26 @@ func spending(leases int) lease.Spending {
 	return s
 }
 
+// What was spent is known without a policy; what may be spent is not.
+func TestSpendReportWithABrokenPolicy(t *testing.T) {
+	broken := spending(1)
+	broken.Caps, broken.Left, broken.Trouble = nil, 0, "the policy file cannot be used: line 3"
+	d := &desk{notices: []string{"frozen by ann"}, spend: func() (lease.Spending, error) { return broken, nil }}
+	got, text := answer(t, d, "spend_report", `{}`)
+	require.Equal(t, []any{}, got["caps"])
+	require.NotContains(t, got, "budget_left_usd")
+	require.Equal(t, 2.0, got["reserved_usd"])
+	require.Len(t, got["leases"], 1)
+	require.Equal(t, broken.Trouble, got["warnings"].([]any)[0])
+	require.Contains(t, got["warnings"], "frozen by ann")
+	require.Contains(t, text, broken.Trouble)
+
+	said, err := resourceOf(t, d, "spend").Read(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, said, `"trouble":"the policy file cannot be used: line 3"`)
+	require.NotContains(t, said, "budget_left_usd")
+}
+
 func TestSpendReport(t *testing.T) {
 	d := &desk{notices: []string{"frozen by ann"}, spend: func() (lease.Spending, error) { return spending(30), nil }}
 	got, text := answer(t, d, "spend_report", `{}`)

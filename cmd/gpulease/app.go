@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type app struct {
 	joins   joinKeys
 	mayAsk  atomic.Pointer[func(principal string) bool] // where principals come by tokens
 
+	ensuring sync.Mutex // held while this process sees to it that a keeper runs
 	offering sync.Mutex
 	offered  time.Time         // when this process last started a keeper beside an older one
 	started  func(what string) // is told that a keeper was missing and has been started
@@ -133,7 +135,7 @@ func (s *settings) openGuarded(ctx context.Context, role string, keep bool, stde
 		guard = func(ctx context.Context) error { return s.keepOwn(ctx, a) }
 	}
 	a.manager, err = lease.New(lease.Config{
-		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Policy: s.policySource(),
+		Store: a.store, Cloud: a.account, Machine: pool, Keys: lease.KeyDir(filepath.Join(s.stateDir, "keys")), Begun: lease.JobDir(filepath.Join(s.stateDir, "jobs")), Policy: s.policySource(),
 		Now: time.Now, Rand: rand.Reader, Principal: s.principal, SSHPort: s.sshPort,
 		Lead: lead, Yield: yield, Home: home, Host: host.try,
 		MayAsk: func(principal string) bool {
@@ -196,7 +198,25 @@ func (a *app) whileReconciling(ctx context.Context, f func(ctx context.Context) 
 	defer cancel()
 	closeErr := a.manager.Close(closeCtx)
 	stop()
-	return errors.Join(err, closeErr, <-done, a.close())
+	runErr := <-done
+	a.guardNoMore(context.WithoutCancel(ctx))
+	return errors.Join(err, closeErr, runErr, a.close())
 }
+
+// guardNoMore says in the ledger that this process is no guard any more, if it was one: else it
+// would be taken for one until it has been silent for a while.
+func (a *app) guardNoMore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastWord)
+	defer cancel()
+	guards, err := a.store.Guards(ctx)
+	if err == nil && slices.ContainsFunc(guards, func(g lease.Guard) bool { return g.Name == a.guard }) {
+		err = a.store.Beat(ctx, a.guard, time.Time{})
+	}
+	if err != nil {
+		a.log.Warn("that this process guards no more could not be written down", "err", err)
+	}
+}
+
+const lastWord = 3 * time.Second
 
 const closeTimeout = 130 * time.Second // a launch call and what goes before it

@@ -29,6 +29,8 @@ const (
 // is set if that took starting one. An older program's keeper is good enough, and
 // a newer one is sent to take its place.
 func (s *settings) ensureKeeper(ctx context.Context, a *app) (started bool, err error) {
+	a.ensuring.Lock() // a launch and the loop would each start one
+	defer a.ensuring.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, keeperStarts)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)

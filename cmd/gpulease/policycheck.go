@@ -38,7 +38,10 @@ func newPolicyCheck(s *settings) *cobra.Command {
 With --type it puts a request to it and says what it decides, by which rules, what is left under each cap, and the
 nearest request that passes. What was spent so far comes from the ledger, which is only read, and price, GPUs and
 regions from Lambda; with --price and --gpus it needs no API key. Nothing is launched. It exits with 0 if the request
-would be launched at once, and with 1 if it would be refused or wait for a person.`,
+would be launched at once, and with 1 if it would be refused or wait for a person.
+
+Of a tailnet and a firewall ruleset it says what can be seen without asking either, such as whether there is a key to
+join with, and what it did not look at.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := s.check(); err != nil {
@@ -88,7 +91,7 @@ func (s *settings) checkPolicyFile(c *cobra.Command, args []string) error {
 		return err
 	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "%s is fine (policy %s)\n", path, p.Hash())
-	return err
+	return errors.Join(err, s.printNetwork(c.OutOrStdout(), p))
 }
 
 // try puts a request to a policy and prints what it says.
@@ -121,10 +124,23 @@ func (s *settings) try(c *cobra.Command, p *policy.Policy, t trial) error {
 	if err := printTrial(c.OutOrStdout(), r, d, w.note, frozen); err != nil {
 		return err
 	}
+	if err := s.printNetwork(c.OutOrStdout(), p); err != nil {
+		return err
+	}
 	if d.Verdict != policy.Allow || frozen.On() || w.nowhere {
 		return &exitError{code: 1}
 	}
 	return nil
+}
+
+// printNetwork says how machines would be reached, where the policy says that.
+func (s *settings) printNetwork(w io.Writer, p *policy.Policy) error {
+	var b strings.Builder
+	for _, note := range s.networkNotes(p.Network) {
+		fmt.Fprintln(&b, printable(note))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // wanted is what a launch would try: one request for each region that would do,

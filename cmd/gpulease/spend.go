@@ -22,7 +22,8 @@ func newSpend(s *settings) *cobra.Command {
 		Short: "Show what was spent, what is reserved, and what is left under each cap",
 		Long: `spend shows every cap that binds, with what counts against it and where it is set; what each principal
 has used this month; the leases that live or have ended this month; and the instances in the account
-that no lease accounts for. --principal chooses whose own caps are shown. It needs no API key.`,
+that no lease accounts for. --principal chooses whose own caps are shown. It needs no API key, and
+while the policy file is broken it shows all but the caps.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.quiet(c)
@@ -58,6 +59,9 @@ func printSpend(w io.Writer, s lease.Spending) error {
 	var b strings.Builder
 	if s.Frozen.On() {
 		fmt.Fprintln(&b, frozenLine(s.Frozen))
+	}
+	if s.Trouble != "" {
+		fmt.Fprintln(&b, printable(s.Trouble))
 	}
 	fmt.Fprintf(&b, "%s spent and reserved since %s, %s of it reserved by what lives\n", s.Usage.Account.Month, local(s.Since), s.Held)
 	if more := corrections(s); more > 0 {
@@ -160,9 +164,10 @@ func printSpendJSON(w io.Writer, s lease.Spending) error {
 		Leases      []leaseRow       `json:"leases"`
 		Untracked   []spendStranger  `json:"untracked"`
 		Frozen      *spendFreeze     `json:"frozen,omitempty"`
+		Trouble     string           `json:"trouble,omitempty"` // why there are no caps
 	}{
 		At: s.At, Since: s.Since, Principal: s.Principal, Month: s.Usage.Account.Month, Reserved: s.Held, Corrections: corrections(s),
-		Caps: []spendCap{}, Principals: []spendPrincipal{}, Leases: []leaseRow{}, Untracked: []spendStranger{},
+		Caps: []spendCap{}, Principals: []spendPrincipal{}, Leases: []leaseRow{}, Untracked: []spendStranger{}, Trouble: s.Trouble,
 	}
 	for _, c := range s.Caps {
 		out.Caps = append(out.Caps, spendCap{c.Rule, c.Limit, c.Used, c.Left, c.Source})

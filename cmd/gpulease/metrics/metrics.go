@@ -104,7 +104,7 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	money, err := s.from.Spend(ctx, "")
-	if err != nil {
+	if err != nil || money.Trouble != "" {
 		send(up, 0)
 		return
 	}
