@@ -54,15 +54,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 		defer cancel()
 		_ = m.Close(ctx)
 	})
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	k.m = m
-	k.halt = func() {
-		cancel()
-		require.NoError(k.t, <-done)
-		k.halt = func() {}
-	}
+	k.m, k.halt = m, k.run(m)
 }
 
 // The launcher is suspended after it has written that its call is on its way.

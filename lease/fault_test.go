@@ -236,8 +236,10 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 func (k *kit) doomed(at func(point string) bool) (m *lease.Manager, died <-chan struct{}, wake func()) {
 	k.halt()
 	dead, arrived := make(chan struct{}), make(chan struct{}, 100)
+	die := sync.OnceFunc(func() { k.unwatch(nil) })
 	k.crash = func(p string) {
 		if at(p) {
+			die()
 			arrived <- struct{}{}
 			<-dead
 		}
