@@ -36,7 +36,7 @@ func TestLostAnswerOfALaunchThatHappened(t *testing.T) {
 	for name, fault := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+			k := newKit(t, lambdatest.Config{})
 			fault.Op, fault.Count = lambdatest.OpLaunch, 1
 			k.sim.Inject(fault)
 			l := k.launch(lease.LaunchRequest{IdempotencyKey: "once"})
