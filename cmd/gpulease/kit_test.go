@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	// These tests wait far more than they work: as many as there are cores would
 	// leave the cores idle.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "5"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
