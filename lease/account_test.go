@@ -68,7 +68,7 @@ func (k *kit) another() (*lease.Manager, *ledger.DB) {
 	require.NoError(k.t, err)
 	k.t.Cleanup(func() { require.NoError(k.t, db.Close()) })
 	m, err := lease.New(lease.Config{
-		Store: db, Cloud: audited{k.client(k.sim.APIKey())}, Machine: k.machine, Keys: lease.KeyDir(filepath.Join(dir, "keys")), Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Store: tracked{db, k}, Cloud: audited{k.client(k.sim.APIKey())}, Machine: k.machine, Keys: lease.KeyDir(filepath.Join(dir, "keys")), Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
 		Principal: "tester", Timing: k.timing, Logger: k.log, Home: "another",
 	})
 	require.NoError(k.t, err)
@@ -116,9 +116,8 @@ func TestAdoptionAfterTheLossOfEverything(t *testing.T) {
 
 	_, err = m.Start(t.Context(), l.ID, "", remote.Command{Shell: "true"})
 	require.ErrorContains(t, err, "its keys are lost")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
+	halt := k.run(m)
+	t.Cleanup(halt)
 	limit := time.Now().Add(5 * time.Minute)
 	for {
 		if l, err = db.Get(t.Context(), first.ID); err == nil && l.State == lease.Ended {
@@ -127,8 +126,7 @@ func TestAdoptionAfterTheLossOfEverything(t *testing.T) {
 		require.True(t, time.Now().Before(limit), "%+v", l)
 		k.pass(1, time.Minute)
 	}
-	cancel()
-	require.NoError(t, <-done)
+	halt()
 	require.Equal(t, lease.Deadline, l.Reason)
 	require.False(t, l.EndedAt.After(l.HardStop.Add(2*time.Minute)))
 	require.Len(t, k.sim.Running(), 1, "the one by hand")

@@ -26,6 +26,7 @@ func (k *kit) process(c lease.Config) (m *lease.Manager, end func()) {
 	if c.Store == nil {
 		c.Store = k.db
 	}
+	c.Store = tracked{c.Store, k}
 	if c.Cloud == nil {
 		c.Cloud = k.client(k.sim.APIKey())
 	}
@@ -38,13 +39,7 @@ func (k *kit) process(c lease.Config) (m *lease.Manager, end func()) {
 	c.Machine, c.Now, c.Rand, c.Principal, c.Timing, c.Logger = k.machine, k.sim.Now, rand.Reader, "tester", k.timing, k.log
 	m, err := lease.New(c)
 	require.NoError(k.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	end = sync.OnceFunc(func() {
-		cancel()
-		require.NoError(k.t, <-done)
-	})
+	end = k.run(m)
 	k.t.Cleanup(end)
 	return m, end
 }
@@ -121,6 +116,7 @@ func TestProcessThatStallsBeforeAnApprovedLaunchSparesTheKey(t *testing.T) {
 		}
 	}})
 	<-stalled
+	k.unwatch(nil)
 	k.m, _ = k.process(lease.Config{Guard: "server 2"})
 	k.untilState(l.ID, lease.Ready)
 	before, err := k.keys.Load(l.ID)

@@ -1,12 +1,10 @@
 package lease_test
 
 import (
-	"context"
 	"crypto/rand"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -133,11 +131,7 @@ func TestClocksThatAreSlightlyWrongSettleNoLessThanTheBill(t *testing.T) {
 					Store: tracked{k.db, k}, Cloud: cloud{c}, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: now, Rand: rand.Reader, Timing: k.timing,
 				})
 				require.NoError(t, err)
-				k.m = m
-				ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
-				done := make(chan error, 1)
-				go func() { done <- m.Run(ctx) }()
-				k.halt = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
+				k.m, k.halt = m, k.run(m)
 			}
 			run(tt.first)
 			l := k.untilState(k.launch(lease.LaunchRequest{}).ID, lease.Ready)

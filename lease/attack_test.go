@@ -54,15 +54,7 @@ func (k *kit) with(s lease.Store, now func() time.Time) {
 		defer cancel()
 		_ = m.Close(ctx)
 	})
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	k.m = m
-	k.halt = func() {
-		cancel()
-		require.NoError(k.t, <-done)
-		k.halt = func() {}
-	}
+	k.m, k.halt = m, k.run(m)
 }
 
 // The launcher is suspended after it has written that its call is on its way.
@@ -100,7 +92,7 @@ func TestInstanceThatAppearsTooLate(t *testing.T) {
 	t.Parallel()
 	t.Run("the launch had no answer", func(t *testing.T) {
 		t.Parallel()
-		k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+		k := newKit(t, lambdatest.Config{})
 		k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, LateBy: 11 * time.Minute})
 		l := k.launch(lease.LaunchRequest{})
 		k.untilBy(l.ID, "over", 5*time.Second, func(l lease.Lease) bool { return l.State == lease.Ended })
@@ -132,7 +124,7 @@ func (k *kit) endedWithin(d time.Duration, id lease.ID) {
 // A person started a machine with the lease's SSH key. It is not the lease's for that: only the signed name says so.
 func TestForeignInstanceWithOurKey(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+	k := newKit(t, lambdatest.Config{})
 	k.sim.Inject(lambdatest.Fault{Op: lambdatest.OpLaunch, Count: 1, Cut: lambdatest.CutAfter, LateBy: 3 * time.Minute})
 	l := k.launch(lease.LaunchRequest{})
 	c, err := k.m.Capacity(t.Context())

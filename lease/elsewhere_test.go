@@ -165,7 +165,7 @@ func TestALostAnswerOfTheSecondTry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+			k := newKit(t, lambdatest.Config{})
 			k.sickThere("us-east-1")
 			first := k.launch(lease.LaunchRequest{Elsewhere: true})
 			tt.fault.Op = lambdatest.OpLaunch

@@ -36,7 +36,7 @@ func TestLostAnswerOfALaunchThatHappened(t *testing.T) {
 	for name, fault := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+			k := newKit(t, lambdatest.Config{})
 			fault.Op, fault.Count = lambdatest.OpLaunch, 1
 			k.sim.Inject(fault)
 			l := k.launch(lease.LaunchRequest{IdempotencyKey: "once"})
@@ -236,8 +236,10 @@ func TestDeathAtEveryPointOfALease(t *testing.T) {
 func (k *kit) doomed(at func(point string) bool) (m *lease.Manager, died <-chan struct{}, wake func()) {
 	k.halt()
 	dead, arrived := make(chan struct{}), make(chan struct{}, 100)
+	die := sync.OnceFunc(func() { k.unwatch(nil) })
 	k.crash = func(p string) {
 		if at(p) {
+			die()
 			arrived <- struct{}{}
 			<-dead
 		}

@@ -39,7 +39,7 @@ func TestIncidentRateLimitCrashedTheLauncherAfterTheNodeExisted(t *testing.T) {
 		for step, where := range steps {
 			t.Run(step+", "+answer, func(t *testing.T) {
 				t.Parallel()
-				k := newKit(t, lambdatest.Config{}, func(k *kit) { k.timing.LaunchCall = 300 * time.Millisecond })
+				k := newKit(t, lambdatest.Config{})
 				f := where
 				f.Status, f.Body = how.Status, how.Body
 				id := k.sim.Inject(f)

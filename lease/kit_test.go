@@ -274,8 +274,11 @@ type kit struct {
 	log      *slog.Logger
 	store    lease.Store // db, unless a test puts something between
 	m        *lease.Manager
-	looks    atomic.Int64 // of the manager's loop at the live leases
-	halt     func()       // ends the manager's loop and waits for it
+	halt     func()      // ends the manager's loop and waits for it
+	calm     atomic.Bool // when a loop last looked at the live leases, all were ready
+
+	loopsMu sync.Mutex
+	loops   []*atomic.Int64 // how often each of them has looked at the live leases
 }
 
 const testType = "gpu_1x_a10"
@@ -336,42 +339,75 @@ func (k *kit) start(c lease.Cloud) {
 		defer cancel()
 		_ = m.Close(ctx)
 	})
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, true))
+	k.halt = k.run(m)
+}
+
+// run runs the loop of a manager, whose store is tracked, until it is told to halt.
+func (k *kit) run(m *lease.Manager) (halt func()) {
+	looks := &atomic.Int64{}
+	k.loopsMu.Lock()
+	k.loops = append(k.loops, looks)
+	k.loopsMu.Unlock()
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), loop{}, looks))
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	k.halt = sync.OnceFunc(func() {
+	return sync.OnceFunc(func() {
+		k.unwatch(looks)
 		cancel()
 		require.NoError(k.t, <-done)
 	})
 }
 
-// tracked is the ledger, which counts how often the manager's loop reads the live leases: at
+// unwatch makes breathe wait no more for a loop, or, without one, for any that runs.
+func (k *kit) unwatch(looks *atomic.Int64) {
+	k.loopsMu.Lock()
+	defer k.loopsMu.Unlock()
+	k.loops = slices.DeleteFunc(k.loops, func(l *atomic.Int64) bool { return looks == nil || l == looks })
+}
+
+// tracked is the ledger, which counts how often a manager's loop reads the live leases: at
 // least once in a pass, and at most three times.
 type tracked struct {
 	lease.Store
 	k *kit
 }
 
-// loop marks the context of the manager's loop.
+// loop is what the context of a manager's loop has its count under.
 type loop struct{}
 
 func (w tracked) Live(ctx context.Context) ([]lease.Lease, error) {
-	if ctx.Value(loop{}) != nil {
-		w.k.looks.Add(1)
+	live, err := w.Store.Live(ctx)
+	if looks, ok := ctx.Value(loop{}).(*atomic.Int64); ok {
+		w.k.calm.Store(err == nil && !slices.ContainsFunc(live, func(l lease.Lease) bool { return l.State != lease.Ready }))
+		looks.Add(1)
 	}
-	return w.Store.Live(ctx)
+	return live, err
 }
 
-// breathe lets the loop and its calls run between two moments: what is left of one pass
-// and a whole one, or, where it hangs, a while.
+// breathe lets the loops and their calls run between two moments: what is left of one pass
+// and a whole one, or, where one hangs, a while.
 func (k *kit) breathe() {
 	enough, patience := int64(5), 50*time.Millisecond
 	if raceEnabled { // where a pass takes long, what is asked for is there after fewer
 		enough, patience = 3, 200*time.Millisecond
 	}
-	from := k.looks.Load()
-	for limit := time.Now().Add(patience); k.looks.Load() < from+enough && time.Now().Before(limit); {
-		time.Sleep(2 * time.Millisecond)
+	k.loopsMu.Lock()
+	loops := slices.Clone(k.loops)
+	k.loopsMu.Unlock()
+	from := make([]int64, len(loops))
+	for i, looks := range loops {
+		from[i] = looks.Load()
+	}
+	waits := func() bool {
+		for i, looks := range loops {
+			if looks.Load() < from[i]+enough {
+				return true
+			}
+		}
+		return len(loops) == 0
+	}
+	for limit := time.Now().Add(patience); waits() && time.Now().Before(limit); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -400,6 +436,15 @@ func (k *kit) get(id lease.ID) lease.Lease {
 	return l
 }
 
+// stride is how far virtual time goes in one step while leases only run and no deadline is near.
+// Then the manager asks the cloud and the machines every 30 s only, so half of that hides nothing.
+const stride = 15 * time.Second
+
+// strides reports whether nothing but running is going on.
+func (k *kit) strides(l lease.Lease) bool {
+	return l.State == lease.Ready && k.calm.Load() && l.Deadline.Sub(k.sim.Now()) > 3*time.Minute
+}
+
 // until lets virtual time pass, a few seconds at each look, until ok says so.
 func (k *kit) until(id lease.ID, what string, ok func(lease.Lease) bool) lease.Lease {
 	k.t.Helper()
@@ -417,7 +462,11 @@ func (k *kit) untilBy(id lease.ID, what string, step time.Duration, ok func(leas
 		if time.Now().After(limit) {
 			require.Failf(k.t, "waited in vain", "%s: the lease is %s (%s %s), seen %s, missing %d", what, l.State, l.Reason, l.Detail, l.SeenAt, l.Missing)
 		}
-		k.sim.Advance(step)
+		if k.strides(l) {
+			k.sim.Advance(max(step, stride))
+		} else {
+			k.sim.Advance(step)
+		}
 		k.breathe()
 	}
 }

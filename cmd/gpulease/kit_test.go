@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	// These tests wait far more than they work: as many as there are cores would
 	// leave the cores idle.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "5"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
@@ -86,7 +86,7 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 	t.Cleanup(func() {
 		out, err := w.program("stop", "--all").CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		require.Eventually(t, func() bool { return !w.keeperRuns() }, 15*time.Second, 50*time.Millisecond, "the keeper ends when nothing lives")
+		require.Eventually(t, func() bool { return !w.keeperRuns() }, keeperAgain+15*time.Second, 50*time.Millisecond, "the keeper ends when nothing lives")
 	})
 	return w
 }

@@ -45,7 +45,7 @@ var raceTypes = []string{"gpu_1x_a10", "gpu_1x_rtx6000", "cpu_4x_general"}
 // Many processes, each with its own server, try to launch more than is allowed, through MCP, as fast as they can. What
 // runs, and what is reserved, is never over a cap.
 func TestProcessesCannotOverspend(t *testing.T) {
-	t.Parallel()
+	// Not beside other tests: these processes take all of the computer, and nobody may be refused for that.
 	beside := func(t *testing.T) {
 		if os.Getenv(raceVariable) == "" { // what is measured is measured alone
 			t.Parallel()

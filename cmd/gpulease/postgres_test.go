@@ -138,4 +138,6 @@ func TestADeadlineWhileTheLedgerIsAway(t *testing.T) {
 	require.Eventually(t, func() bool { return len(w.sim.Running()) == 0 }, 3*time.Minute, 100*time.Millisecond, "nobody has ended it")
 	require.NoError(t, s.Again(t.Context()))
 	h.until(l.Lease, "ended")
+	// Not before a second look at the account for what the ledger does not know.
+	require.Eventually(t, func() bool { return !w.keeperRuns() }, time.Minute, 50*time.Millisecond, "the keeper ends when nothing lives")
 }
