@@ -35,6 +35,7 @@ type app struct {
 	joins   joinKeys
 	mayAsk  atomic.Pointer[func(principal string) bool] // where principals come by tokens
 
+	visits   bool       // this process guards by coming again and again, so its end says nothing
 	ensuring sync.Mutex // held while this process sees to it that a keeper runs
 	offering sync.Mutex
 	offered  time.Time         // when this process last started a keeper beside an older one
@@ -199,7 +200,9 @@ func (a *app) whileReconciling(ctx context.Context, f func(ctx context.Context) 
 	closeErr := a.manager.Close(closeCtx)
 	stop()
 	runErr := <-done
-	a.guardNoMore(context.WithoutCancel(ctx))
+	if !a.visits {
+		a.guardNoMore(context.WithoutCancel(ctx))
+	}
 	return errors.Join(err, closeErr, runErr, a.close())
 }
 

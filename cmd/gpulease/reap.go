@@ -141,6 +141,7 @@ func (s *settings) reapWithLedger(c *cobra.Command, f reapFlags) (r reaping, err
 	if a.broken != nil {
 		err = errors.Join(visit(c.Context()), a.close())
 	} else {
+		a.visits = true
 		err = a.whileReconciling(c.Context(), visit)
 	}
 	return r, err
