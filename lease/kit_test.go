@@ -272,7 +272,7 @@ type kit struct {
 	noLaunch bool
 	tailnet  lease.Tailnet
 	log      *slog.Logger
-	store    lease.Store // db, unless a test puts something between
+	store    lease.Store // what a test puts in the place of db
 	m        *lease.Manager
 	halt     func()      // ends the manager's loop and waits for it
 	calm     atomic.Bool // when a loop last looked at the live leases, all were ready
@@ -308,7 +308,6 @@ func newKit(t *testing.T, cfg lambdatest.Config, change ...func(*kit)) *kit {
 	k.db, err = ledger.Open(t.Context(), filepath.Join(dir, "ledger.db"), ledger.Options{Now: sim.Now, Rand: rand.Reader})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.db.Close()) })
-	k.store = k.db
 	for _, f := range change {
 		f(k)
 	}
@@ -328,8 +327,12 @@ func (k *kit) client(apiKey string, more ...lambda.Option) cloud {
 
 // start makes a manager as a new process would and lets it reconcile.
 func (k *kit) start(c lease.Cloud) {
+	var store lease.Store = k.db
+	if k.store != nil {
+		store = k.store
+	}
 	m, err := lease.New(lease.Config{
-		Store: tracked{k.store, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
+		Store: tracked{store, k}, Cloud: c, Machine: k.machine, Keys: k.keys, Policy: k.policy, Now: k.sim.Now, Rand: rand.Reader,
 		Begun: lease.JobDir(filepath.Join(k.dir, "jobs")), Principal: "tester", Timing: k.timing, Crash: k.crash, Logger: k.log, NoLaunch: k.noLaunch, Tailnet: k.tailnet,
 	})
 	require.NoError(k.t, err)
