@@ -39,7 +39,9 @@ func cloudError(op string, id ID, err error) *Error {
 	case errors.Is(err, lambda.ErrLimiter):
 		// The rate limit that all processes share is in the ledger.
 		unsent := ledgerError(op, err).of(id)
-		unsent.Message += ", so nothing was sent to the cloud"
+		if nothingHappened(err) { // an earlier attempt of the same call may have been sent
+			unsent.Message += ", so nothing was sent to the cloud"
+		}
 		return unsent
 	case lambda.IsCode(err, lambda.CodeInsufficientCapacity):
 		set(CodeNoCapacity, true, "the cloud had none left after all", "call list_capacity and take another region or type, or try again in a few minutes")
