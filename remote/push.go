@@ -182,13 +182,13 @@ func tooMuch(p *plan, limit int64) error {
 	return fmt.Errorf("%w: %d bytes to send, at most %d; the largest: %s", ErrTooLarge, p.size, limit, largest(files))
 }
 
-// cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.
 // CheckPath says what is wrong with a path on the machine that is to be fetched, before anything is asked of the machine.
 func CheckPath(name string) error {
 	_, err := cleanAsked(name)
 	return err
 }
 
+// cleanRemote makes a directory on the machine one that cd takes as it stands. A relative one stays in the home.
 func cleanRemote(dir string) (string, error) {
 	if strings.ContainsFunc(dir, unicode.IsControl) || len(dir) > 4000 {
 		return "", invalid("remote directory %q", dir)
