@@ -89,10 +89,11 @@ since() { # gl_ended, which is how long after the start, as wall time
 	done
 	gl_i=${gl_started#*.}
 	case $gl_i in [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]) ;; *) gl_i=000000000 ;; esac
+	gl_tail=${gl_i#??} # kept: a job that is over at once must not end before it starts
 	gl_i=1${gl_i%???????}
 	gl_i=$((${gl_started%%.*}00 + gl_i - 100 + gl_ended))
 	gl_ended=$((gl_i % 100 + 100))
-	gl_ended=$((gl_i / 100)).${gl_ended#1}0000000
+	gl_ended=$((gl_i / 100)).${gl_ended#1}$gl_tail
 }
 
 sizes() { # gl_osize gl_esize, and gl_wrote: when the job last wrote, in seconds; empty where that cannot be told

@@ -100,6 +100,35 @@ func testRun(t *testing.T, shell string) {
 	}
 }
 
+// The start is told to the nanosecond, and how long a job ran to the hundredth: one that is over at once still ends no
+// earlier than it starts.
+func TestJobEndsNoEarlierThanItStarts(t *testing.T) {
+	t.Parallel()
+	for _, shell := range shells(t) {
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			h := startHostWith(t, shell)
+			p := newPool(t, remote.Config{})
+			ctx := testContext(t)
+			_, _, _, err := p.Run(ctx, h.Target, "job-over", remote.Command{Shell: "true"}, wait, 0, 0)
+			require.NoError(t, err)
+			dir := filepath.Join(h.home, ".gpulease/jobs/job-over")
+			for ran, want := range map[string]string{
+				"+0":   "2026-11-28T01:54:49.999862255Z",
+				"+1":   "2026-11-28T01:54:50.009862255Z",
+				"+123": "2026-11-28T01:54:51.229862255Z",
+			} {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "began"), []byte("1795830889.999862255\n"), 0o600))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "exit"), []byte("0 "+ran+" exit\n0 -1 no\n"), 0o600))
+				job, err := p.Job(ctx, h.Target, "job-over", 0)
+				require.NoError(t, err)
+				require.Equal(t, "2026-11-28T01:54:49.999862255Z", job.Started.Format(time.RFC3339Nano))
+				require.Equal(t, want, job.Ended.Format(time.RFC3339Nano))
+			}
+		})
+	}
+}
+
 func TestStartIsRefused(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
