@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 )
 
 const (
@@ -16,7 +17,7 @@ const (
 
 // apply sends the plan: all in one archive if it is small, else in several, of which some are under way at once, and
 // large files in parts. What has been put in its place stays, whatever breaks then.
-func (j *pushing) apply(n *conn, p *plan, there present) error {
+func (j *pushing) apply(ctx context.Context, n *conn, p *plan, there present, crew *crew) error {
 	small, big := p.send, []*item(nil)
 	if there.ranged {
 		small, big = nil, nil
@@ -29,38 +30,107 @@ func (j *pushing) apply(n *conn, p *plan, there present) error {
 		}
 	}
 	batches := j.batches(small, n.near())
-	if len(batches) == 1 && len(big) == 0 {
-		return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
-			{"before", nulList(p.before)}, {"after", nulList(p.after)},
-		}})
-	}
-	var all []*packing
-	if first := (&packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, both: true, members: []member{{"before", nulList(p.before)}}}); len(p.before) > 0 {
-		if err := j.send(j.ctx, n, first); err != nil {
-			return err
-		}
-	}
-	var tasks []func(context.Context) error
-	for i, items := range batches {
-		batch := &packing{push: j, in: folder{root: j.root}, plan: p, items: items, how: there.how, both: i == 0 && len(p.before) == 0}
-		all = append(all, batch)
-		tasks = append(tasks, func(ctx context.Context) error { return j.send(ctx, n, batch) })
-	}
 	streams := 1
 	if there.many {
 		streams = bulkStreams
 	}
-	if err := inTurn(j.ctx, streams, tasks); err != nil {
-		return err
+	if !there.ranged {
+		crew.dismiss() // they cut what comes with what dd can do elsewhere
+	} else if crew.grow(min(streams, len(batches))); !there.many {
+		crew.keep(1)
 	}
-	for _, it := range big {
-		batch := &packing{push: j, in: folder{root: j.root}, plan: p, next: manifest{}}
-		if err := j.sendLarge(j.ctx, n, batch, it, there.how); err != nil {
+	if len(batches) == 1 && len(big) == 0 {
+		only := &packing{push: j, in: folder{root: j.root}, plan: p, items: small, how: there.how, both: true, last: true, members: []member{
+			{"before", nulList(p.before)}, {"after", nulList(p.after)},
+		}}
+		return j.deliver(ctx, n, crew, 1, nil, only)
+	}
+	if first := (&packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, both: true, members: []member{{"before", nulList(p.before)}}}); len(p.before) > 0 {
+		crew.dismiss()
+		if err := j.send(ctx, n, first); err != nil {
 			return err
 		}
-		all = append(all, batch)
 	}
-	return j.send(j.ctx, n, &packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}})
+	var all []*packing
+	for i, items := range batches {
+		all = append(all, &packing{push: j, in: folder{root: j.root}, plan: p, items: items, how: there.how, both: i == 0 && len(p.before) == 0})
+	}
+	last := &packing{push: j, in: folder{root: j.root}, plan: p, how: there.how, last: true, earlier: all, members: []member{{"after", nulList(p.after)}}}
+	if len(big) == 0 {
+		return j.deliver(ctx, n, crew, streams, last, all...)
+	}
+	if err := j.deliver(ctx, n, crew, streams, nil, all...); err != nil {
+		return err
+	}
+	crew.dismiss()
+	for _, it := range big {
+		batch := &packing{push: j, in: folder{root: j.root}, plan: p, next: manifest{}}
+		if err := j.sendLarge(ctx, n, batch, it, there.how); err != nil {
+			return err
+		}
+		last.earlier = append(last.earlier, batch)
+	}
+	return j.send(ctx, n, last)
+}
+
+// deliver sends archives, over so many streams at once, and the last one when the others are in their places. A taker carries as
+// many as it gets; where there are too few of them, or somebody else waits for what they hold, each goes in a command of its own.
+func (j *pushing) deliver(ctx context.Context, n *conn, crew *crew, streams int, last *packing, all ...*packing) error {
+	todo := make(chan *packing, len(all))
+	for _, pack := range all {
+		todo <- pack
+	}
+	close(todo)
+	hands := make([]func(context.Context) error, min(streams, len(all)))
+	var busy atomic.Int32
+	busy.Store(int32(len(hands)))
+	for i := range hands {
+		t := crew.take()
+		hands[i] = func(ctx context.Context) error {
+			if t != nil {
+				defer context.AfterFunc(ctx, t.cancel)()
+				defer t.drop()
+			}
+			t, err := j.carry(ctx, n, t, todo)
+			if err != nil || busy.Add(-1) > 0 || last == nil {
+				return t.finish(err)
+			}
+			// All others have been put in their places, and this hand has a taker still, or never had one.
+			if t == nil {
+				return j.send(ctx, n, last)
+			}
+			return t.finish(t.send(last))
+		}
+	}
+	return together(ctx, hands...)
+}
+
+// carry is what one hand does: it sends what there is to send, and returns when that is in its place.
+func (j *pushing) carry(ctx context.Context, n *conn, t *taker, todo <-chan *packing) (*taker, error) {
+	for pack := range todo {
+		if ctx.Err() != nil {
+			return t, ctx.Err()
+		}
+		if t != nil && n.waiting.Load() > 0 {
+			if err := t.finish(nil); err != nil {
+				return t, err
+			}
+			t = nil
+		}
+		var err error
+		if t != nil {
+			err = t.send(pack)
+		} else {
+			err = j.send(ctx, n, pack)
+		}
+		if err != nil {
+			return t, err
+		}
+	}
+	if t == nil {
+		return nil, nil
+	}
+	return t, t.settle()
 }
 
 // batches divides items into archives. Where there are several the first of them are small, so that a push with little

@@ -29,6 +29,9 @@ type conn struct {
 	opening atomic.Bool  // the next spare session
 	warming atomic.Bool  // the next ready shell
 	misses  atomic.Int32 // ready shells in a row that were of no use
+	waiting atomic.Int32 // transfers that wait for a slot
+	scripts atomic.Bool  // files.sh has been met on the machine
+	pushed  sync.Map     // directories on the machine to which a push has come to its end
 	trip    atomic.Int64 // the shortest round trip so far, in nanoseconds; 0: not known
 	heard   atomic.Int64 // wall time, unix nanoseconds, at which the machine last answered
 
@@ -163,6 +166,8 @@ type execution struct {
 	stdin          io.Reader // may be nil
 	stdout, stderr io.Writer // must never return an error: a stream that is not read stops the command
 	bulk           bool      // it carries files
+	standby        bool      // it has its slot already, and does without a session that it would have to wait for
+	begun          func()    // called when it has its session
 }
 
 // exec runs one command and returns its exit status. The error is about the transport only. When ctx ends exec
@@ -172,12 +177,10 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 	if e.bulk {
 		slots = n.bulk
 	}
-	select {
-	case slots <- struct{}{}:
-	case <-n.gone:
-		return 0, n.lost(nil)
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	if !e.standby {
+		if err := n.await(ctx, slots); err != nil {
+			return 0, err
+		}
 	}
 	type result struct {
 		status int
@@ -202,13 +205,41 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 	}
 }
 
+// await takes a slot.
+func (n *conn) await(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	default:
+	}
+	if slots == n.bulk {
+		n.waiting.Add(1)
+		defer n.waiting.Add(-1)
+	}
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-n.gone:
+		return n.lost(nil)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // perform does the blocking work of exec. All of it ends when the connection is closed.
 func (n *conn) perform(running *session, e execution) (int, error) {
-	ch, requests, err := n.take(e.bulk)
+	take := n.take
+	if e.standby {
+		take = n.takeNow
+	}
+	ch, requests, err := take(e.bulk)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = ch.Close() }()
+	if e.begun != nil {
+		e.begun()
+	}
 	if !running.adopt(ch) {
 		n.spawn(func() { ssh.DiscardRequests(requests) })
 		return 0, context.Canceled

@@ -5,12 +5,14 @@
 #   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
 #   files.sh seen DIR             what stat says of the files that are as the manifest has them, for the next probe
 #   files.sh apply DIR HOW        a compressed tar on stdin: puts each file in place by rename, then deletes
+#   files.sh take DIR             the same for several, each as a line "HOW", lines "count" each followed by so many bytes of it,
+#                                 and "0". It may be started before there is DIR
 #   files.sh parts DIR KEY        which parts of a large file have come
 #   files.sh part DIR KEY HOW     lines "number offset count", each followed by so many bytes of that file
 #   files.sh join DIR KEY PATH SIZE MODE TIME   lines "offset count" on stdin, each when that part has come, and at last "end HASH":
 #                                 puts the large file in its place
 #   files.sh names BASE           DIR, DEPTH (0: any) and a pattern on stdin, and so on: what is below DIR
-#   files.sh list BASE MAX HASH   paths on stdin: the files at and below them, their sizes and times; their hashes, if all
+#   files.sh list BASE MAX HASH [PATH …]   paths, or else on stdin: the files at and below them, their sizes and times; their hashes, if all
 #                                 together are not over HASH bytes
 #   files.sh sums BASE HOW        paths of files on stdin: a hash for each. HOW is bulk for small files, of which none may
 #                                 go away meanwhile, or each for large ones; then "-" stands for one that went away
@@ -178,8 +180,9 @@ alone() {
 ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>/dev/null && echo yes || echo no; }
 
 enter() { # goes to the directory; key: the name of its manifest
+	dir=$1
 	cd "$home" 2>/dev/null
-	cd "$1" 2>/dev/null || fail directory "$1"
+	cd "$dir" 2>/dev/null || fail directory "$dir"
 	if has sha256sum; then key=$(pwd -P | sha256sum); else key=$(pwd -P | shasum -a 256); fi
 	key=${key%% *}
 }
@@ -280,6 +283,37 @@ place() {
 	fi && [ ! -s "$stage/err" ] || fail storage "$(cat "$stage/err")"
 }
 
+# staged makes an empty directory to unpack into.
+staged() {
+	for e in .gpulease-stage.*; do
+		[ ! -e "$e" ] || { find . -maxdepth 1 -name '.gpulease-stage.*' -mmin +120 -exec rm -rf {} + 2>/dev/null; break; }
+	done
+	stage=./.gpulease-stage.$$
+	mkdir -m 700 "$stage" 2>/dev/null || { rm -rf "$stage" && mkdir -m 700 "$stage"; } 2>/dev/null || fail storage "$dir cannot be written to"
+}
+
+takechunks() { # an archive
+	while read -r count && [ "$count" -gt 0 ]; do
+		dd bs=512k iflag=fullblock,count_bytes count="$count" 2>/dev/null || break
+	done
+}
+
+# putall puts what was unpacked in its place, and deletes. removed: how many files. err is what the unpacking said.
+putall() {
+	[ -f "$stage/end" ] || fail storage "not received whole: $err"
+	[ -d "$sync" ] || (umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
+	alone
+	# Until all is done the manifest names the old and the new: whatever an end in the middle leaves is known as ours.
+	[ ! -f "$stage/both" ] || mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
+	: >"$stage/removed"
+	[ ! -s "$stage/before" ] || xargs -0 sh "$0" remove <"$stage/before" >>"$stage/removed"
+	[ ! -d "$stage/t" ] || placequick || place .
+	[ ! -s "$stage/after" ] || xargs -0 sh "$0" remove <"$stage/after" >>"$stage/removed"
+	[ ! -f "$stage/new" ] || mv -f "$stage/new" "$sync/$key" || fail storage "$sync cannot be written to"
+	removed=0
+	[ ! -s "$stage/removed" ] || removed=$(count "$stage/removed")
+}
+
 # placequick is place for all that was staged, in one process. It stops where something is not as it is nearly always, and what
 # it has not moved is for place, which also says what is wrong. That it has come to its end only its own word tells.
 placequick() {
@@ -342,25 +376,28 @@ seen)
 	;;
 apply)
 	enter "$2"
-	for e in .gpulease-stage.*; do
-		[ ! -e "$e" ] || { find . -maxdepth 1 -name '.gpulease-stage.*' -mmin +120 -exec rm -rf {} + 2>/dev/null; break; }
-	done
-	stage=./.gpulease-stage.$$
-	mkdir -m 700 "$stage" 2>/dev/null || { rm -rf "$stage" && mkdir -m 700 "$stage"; } 2>/dev/null || fail storage "$2 cannot be written to"
+	staged
 	trap 'rm -rf "$stage"' EXIT
-	err=$(unpressed "$3" tar -xpof - -C "$stage" 2>&1) && [ -f "$stage/end" ] || fail storage "not received whole: $err"
-	[ -d "$sync" ] || (umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
-	alone
-	# Until all is done the manifest names the old and the new: whatever an end in the middle leaves is known as ours.
-	[ ! -f "$stage/both" ] || mv -f "$stage/both" "$sync/$key" || fail storage "$sync cannot be written to"
-	: >"$stage/removed"
-	[ ! -s "$stage/before" ] || xargs -0 sh "$0" remove <"$stage/before" >>"$stage/removed"
-	[ ! -d "$stage/t" ] || placequick || place .
-	[ ! -s "$stage/after" ] || xargs -0 sh "$0" remove <"$stage/after" >>"$stage/removed"
-	[ ! -f "$stage/new" ] || mv -f "$stage/new" "$sync/$key" || fail storage "$sync cannot be written to"
-	removed=0
-	[ ! -s "$stage/removed" ] || removed=$(count "$stage/removed")
+	err=$(unpressed "$3" tar -xpof - -C "$stage" 2>&1)
+	putall
 	printf '\036gpulease\nremoved %s\n\n' "$removed"
+	;;
+take)
+	printf '\036gpulease\n'
+	entered=no
+	trap '[ "$entered" = no ] || rm -rf "$stage"' EXIT
+	while read -r how; do
+		[ "$entered" = yes ] || enter "$2"
+		entered=yes
+		staged
+		# What follows the archive's own end is a part of it, too.
+		err=$(takechunks | { unpressed "$how" tar -xpof - -C "$stage"; cat >/dev/null; } 2>&1)
+		putall
+		exec 9>&-
+		rm -rf "$stage"
+		printf 'removed %s\n' "$removed"
+	done
+	echo
 	;;
 parts)
 	enter "$2"
@@ -444,7 +481,9 @@ below)
 list)
 	enter "$2"
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/asked" && true >"$work/found" && true >"$work/links" && true >"$work/odd" && true >"$work/closed" || full
+	most=$3 hash=$4
+	shift 4
+	if [ "$#" -gt 0 ]; then printf '%s\0' "$@"; else cat; fi >"$work/asked" && true >"$work/found" && true >"$work/links" && true >"$work/odd" && true >"$work/closed" || full
 	# A path that is asked for may be a link, and then what it leads to is meant; links further down are not followed.
 	xargs -0 -r sh -c '
 		out=$1
@@ -479,7 +518,7 @@ list)
 	total=$(awk '{ n += $1 } END { printf "%.0f", n }' "$work/sizes")
 	: >"$work/sums"
 	hashed=no
-	if [ "$total" -le "$3" ] && [ "$total" -le "$4" ]; then
+	if [ "$total" -le "$most" ] && [ "$total" -le "$hash" ]; then
 		hashed=yes
 		sum <"$work/files" >"$work/sums"
 	fi

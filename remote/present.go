@@ -2,10 +2,12 @@ package remote
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // present is what files.sh found on the machine: a letter for each path, and for a readable file its hash.
@@ -22,27 +24,56 @@ type present struct {
 	hashed int               // files that had to be read
 }
 
-// probe asks what the machine has of the items.
-func (j *pushing) probe(n *conn) (present, error) {
-	paths := pathsToProbe(j.items)
-	var list bytes.Buffer
-	for _, name := range paths {
-		list.WriteString("./" + name + "\x00")
+// mostStats bounds what the machine says of the files themselves: of half a million.
+const mostStats = 64 << 20
+
+// question is what the machine is asked, while it is asked.
+type question struct {
+	begun  chan struct{} // closed when it has a session, or never will have one
+	done   chan struct{} // closed when the answer is there
+	answer func() (present, error)
+}
+
+// ask asks what the machine has of the items, which may not be known yet.
+func (j *pushing) ask(ctx context.Context, n *conn) question {
+	paths := sync.OnceValue(func() []string {
+		<-j.listed
+		return pathsToProbe(j.items)
+	})
+	list := func() []byte {
+		var list bytes.Buffer
+		for _, name := range paths() {
+			list.WriteString("./" + name + "\x00")
+		}
+		return list.Bytes()
 	}
 	mkdir := "yes"
 	if j.options.DryRun {
 		mkdir = "no"
 	}
-	r, err := n.call(j.ctx, request{
-		script: filesScript,
-		args:   []string{"probe", j.dst, mkdir},
-		stdin:  func() io.Reader { return bytes.NewReader(list.Bytes()) },
-		data:   int64(len(paths))*70 + mostManifest,
-	})
-	if err != nil {
-		return present{}, err
-	}
-	return parsePresent(r, paths)
+	begun := make(chan struct{})
+	start := sync.OnceFunc(func() { close(begun) })
+	done := make(chan struct{})
+	var r reply
+	var err error
+	go func() {
+		defer close(done)
+		defer start()
+		r, err = n.call(ctx, request{
+			script: filesScript,
+			args:   []string{"probe", j.dst, mkdir},
+			stdin:  func() io.Reader { return &later{get: list} },
+			begun:  start,
+			data:   mostManifest + mostStats,
+		})
+	}()
+	return question{begun, done, func() (present, error) {
+		<-done
+		if err != nil {
+			return present{}, err
+		}
+		return parsePresent(r, paths())
+	}}
 }
 
 // parsePresent reads the reply of "files.sh probe" for these paths.

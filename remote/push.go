@@ -81,16 +81,11 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 		return PushSummary{}, err
 	}
 	defer func() { _ = root.Close() }()
-	items, skipped, err := tree(ctx, src, root, o.Exclude)
-	if err != nil {
-		return PushSummary{}, err
-	}
-	if runtime.GOOS == "windows" {
-		for i := range items {
-			items[i].mode = 0o644
-		}
-	}
-	job := &pushing{ctx: ctx, local: &p.hashes, root: root, dst: dst, options: o, items: items}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	job := &pushing{ctx: ctx, local: &p.hashes, root: root, dst: dst, options: o, listed: make(chan struct{})}
+	go job.list(src, cancel)
+	defer func() { <-job.listed }() // before root is closed
 	err = p.with(ctx, t, func(n *conn) error {
 		for tries := 0; ; tries++ {
 			err := job.attempt(n)
@@ -99,8 +94,12 @@ func (p *Pool) push(ctx context.Context, t Target, src, dst string, o PushOption
 			}
 		}
 	})
+	<-job.listed
+	if job.listErr != nil {
+		return PushSummary{}, job.listErr
+	}
 	job.sum.Files -= len(job.skipped)
-	job.sum.Skipped = append(skipped, job.skipped...)
+	job.sum.Skipped = append(job.left, job.skipped...)
 	return job.sum, err
 }
 
@@ -111,13 +110,31 @@ type pushing struct {
 	root    *os.Root
 	dst     string
 	options PushOptions
+
+	listed  chan struct{} // closed when what follows is known: it is found out while the machine is asked for
 	items   []item
+	left    []Skipped
+	listErr error
 
 	mu      sync.Mutex // of what follows: several streams go at once
 	sum     PushSummary
 	skipped []Skipped
 	files   int // that went out in all attempts, and their bytes
 	bytes   int64
+}
+
+// list finds out what there is here, and has the rest end if it cannot.
+func (j *pushing) list(src string, fail func()) {
+	defer close(j.listed)
+	if j.items, j.left, j.listErr = tree(j.ctx, src, j.root, j.options.Exclude); j.listErr != nil {
+		fail()
+		return
+	}
+	if runtime.GOOS == "windows" {
+		for i := range j.items {
+			j.items[i].mode = 0o644
+		}
+	}
 }
 
 // went takes down what was sent.
@@ -132,15 +149,28 @@ func (j *pushing) went(files int, bytes int64) {
 }
 
 func (j *pushing) attempt(n *conn) error {
+	ctx, cancel := context.WithCancel(j.ctx)
+	asked := j.ask(ctx, n)
+	defer func() { cancel(); <-asked.done }()
+	<-j.listed
+	if j.listErr != nil {
+		return j.listErr
+	}
 	j.skipped = nil
 	j.sum.Files, j.sum.Bytes = len(j.items), 0
 	for _, it := range j.items {
 		j.sum.Bytes += it.size
 	}
-	if j.sum.Bytes > oneArchive && !j.options.DryRun {
-		defer n.prepareBulk()()
+	<-asked.begun
+	crew := &crew{hire: func() *taker { return j.taker(ctx, n) }}
+	defer crew.dismiss()
+	if !j.options.DryRun {
+		if j.sum.Bytes > oneArchive {
+			defer n.prepareBulk()()
+		}
+		crew.grow(j.expected(n))
 	}
-	there, err := j.probe(n)
+	there, err := asked.answer()
 	if err != nil {
 		return err
 	}
@@ -166,11 +196,23 @@ func (j *pushing) attempt(n *conn) error {
 		return nil
 	}
 	if !plan.idle() {
-		if err := j.apply(n, plan, there); err != nil {
+		if err := j.apply(ctx, n, plan, there, crew); err != nil {
 			return err
 		}
 	}
-	return j.remember(n, there)
+	if err := j.remember(n, there); err != nil {
+		return err
+	}
+	n.pushed.Store(j.dst, true)
+	return nil
+}
+
+// expected is how many streams will be wanted, as far as can be told before it is known what the machine has.
+func (j *pushing) expected(n *conn) int {
+	if _, again := n.pushed.Load(j.dst); again || j.sum.Bytes <= oneArchive {
+		return 1
+	}
+	return bulkStreams
 }
 
 // tooMuch names what takes the most room, so that it can be left out.

@@ -96,6 +96,8 @@ type request struct {
 	data   int64            // most bytes of raw data in the reply
 	seen   func(field)      // called with each field as soon as it comes
 	bulk   bool             // it carries files, see conn.bulk
+	early  bool             // and is started before it is known what, see standby.go
+	begun  func()           // called when it has its session
 	hold   bool             // stdin stays open until the call ends: the script waits, and is to go when the caller does
 }
 
@@ -161,17 +163,23 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		out, errs := &capped{limit: r.data + headLimit}, &capped{limit: 4 << 10}
 		status, err := n.exec(ctx, execution{
 			command: command, stdin: in, stdout: &watched{to: out, seen: r.seen}, stderr: errs, bulk: r.bulk,
+			standby: r.early, begun: r.begun,
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return reply{}, err
-		}
-		if status == notInstalled && !installed {
+		case status == notInstalled && r.early: // with what it was to be given, which cannot be given again
+			return reply{}, n.wentAway(r.script)
+		case status == notInstalled && !installed:
 			for _, s := range append(r.needs, r.script) {
 				if err := n.install(ctx, s); err != nil {
 					return reply{}, err
 				}
 			}
 			continue
+		}
+		if r.script == filesScript && status != notInstalled {
+			n.scripts.Store(true)
 		}
 		if out.over {
 			return reply{}, fmt.Errorf("%w: more than %d bytes", ErrMachine, out.limit)
@@ -182,6 +190,12 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		}
 		return parsed, parsed.failure()
 	}
+}
+
+// wentAway is the error that a script which was there is not. Asked again, the next call puts it there.
+func (n *conn) wentAway(s script) error {
+	n.scripts.Store(false)
+	return fmt.Errorf("%w: script %s went away", ErrConnLost, s.file)
 }
 
 // command is the line that the login shell on the machine gets: nothing but single quotes, which all shells know.

@@ -79,6 +79,32 @@ func (n *conn) discard(s opened) {
 
 // take is a session: one that is open already, if the server has not closed it.
 func (n *conn) take(bulk bool) (ssh.Channel, <-chan *ssh.Request, error) {
+	if s, ok := n.takeOpen(bulk); ok {
+		return s.ch, s.requests, nil
+	}
+	return n.open()
+}
+
+// takeNow is take where the server has room for another session, else errNoRoom.
+func (n *conn) takeNow(bulk bool) (ssh.Channel, <-chan *ssh.Request, error) {
+	if s, ok := n.takeOpen(bulk); ok {
+		return s.ch, s.requests, nil
+	}
+	ch, requests, err := n.client.OpenChannel("session", nil)
+	var refused *ssh.OpenChannelError
+	if errors.As(err, &refused) {
+		return nil, nil, errNoRoom
+	}
+	if err != nil {
+		n.close()
+		return nil, nil, n.lost(err)
+	}
+	return ch, requests, nil
+}
+
+var errNoRoom = errors.New("no session to spare")
+
+func (n *conn) takeOpen(bulk bool) (opened, bool) {
 	first, second := n.spare, n.stock
 	if bulk {
 		first, second = second, first
@@ -90,12 +116,12 @@ func (n *conn) take(bulk bool) (ssh.Channel, <-chan *ssh.Request, error) {
 			case <-s.requests: // nothing can be asked yet, so it is closed
 				_ = s.ch.Close()
 			default:
-				return s.ch, s.requests, nil
+				return s, true
 			}
 		default:
 		}
 	}
-	return n.open()
+	return opened{}, false
 }
 
 // open opens a session. The server counts one as open until it has reaped the process, so a refusal right after

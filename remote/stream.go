@@ -19,6 +19,10 @@ const streamLimit = 256 << 10
 
 // stream runs a verb of files.sh and gives the data of its reply, while it comes, to take.
 func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take func(reply, *bufio.Reader) error) error {
+	return n.streaming(ctx, execution{command: filesScript.command(args), stdin: stdin, bulk: true}, take)
+}
+
+func (n *conn) streaming(ctx context.Context, e execution, take func(reply, *bufio.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	out := newPipe(streamLimit)
@@ -31,9 +35,8 @@ func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take 
 		out.refuse(errNotTaken)
 		taken <- err
 	}()
-	status, err := n.exec(ctx, execution{
-		command: filesScript.command(args), stdin: stdin, stdout: &tolerant{to: out}, stderr: io.Discard, bulk: true,
-	})
+	e.stdout, e.stderr = &tolerant{to: out}, io.Discard
+	status, err := n.exec(ctx, e)
 	out.close(err) // nil is the end of the stream
 	takeErr := <-taken
 	switch {
@@ -44,7 +47,7 @@ func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take 
 	case err != nil:
 		return err
 	case status == notInstalled:
-		return fmt.Errorf("%w: script %s went away", ErrConnLost, filesScript.file)
+		return n.wentAway(filesScript)
 	}
 	return nil
 }

@@ -1,0 +1,88 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"io"
+)
+
+// standby is a script that has been started before it is known what it is to do. sshd lets input come only a round trip after
+// the start, and a start takes time by itself: both pass while the machine still says what it has.
+//
+// While it stands by it holds a slot and a session. Two rules keep everything from waiting for everything: it takes neither
+// where it would have to wait for it, and leaves one slot to those that wait before they hold one.
+type standby struct {
+	in     *pipe // its input
+	cancel context.CancelFunc
+	begun  chan struct{} // closed when it has a session
+	ended  chan struct{}
+	err    error // of it, when it has ended
+}
+
+// standBy starts run, which is to run a script in a slot that it has, and to call begun when it has a session; nil if there
+// is no slot to spare.
+func (n *conn) standBy(ctx context.Context, run func(ctx context.Context, in *pipe, begun func()) error) *standby {
+	if n.near() || n.crowded() || !n.scripts.Load() || !n.reserve() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &standby{in: newPipe(streamLimit), cancel: cancel, begun: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		defer cancel()
+		s.err = run(ctx, s.in, func() { close(s.begun) })
+		s.in.refuse(errNotTaken)
+	}()
+	return s
+}
+
+// reserve takes a slot for a transfer if another is free, too.
+func (n *conn) reserve() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.waiting.Load() > 0 || len(n.bulk)+2 > cap(n.bulk) {
+		return false
+	}
+	select {
+	case n.bulk <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// ready waits until it has a session, and reports whether it has one: the server may allow few.
+func (s *standby) ready() bool {
+	select {
+	case <-s.begun:
+		return true
+	case <-s.ended:
+		return false
+	}
+}
+
+// end lets the script come to its end and waits for it.
+func (s *standby) end() error {
+	s.in.close(nil)
+	<-s.ended
+	return s.err
+}
+
+// drop ends it as it is.
+func (s *standby) drop() {
+	s.cancel()
+	<-s.ended
+}
+
+// later is what is to be read, once it is known.
+type later struct {
+	get   func() []byte // waits for it
+	known io.Reader
+}
+
+func (l *later) Read(p []byte) (int, error) {
+	if l.known == nil {
+		l.known = bytes.NewReader(l.get())
+	}
+	return l.known.Read(p)
+}
