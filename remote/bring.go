@@ -28,6 +28,9 @@ func (j *fetching) compare(n *conn, there listing) ([]*remoteFile, error) {
 				here = append(here, f)
 			}
 		}
+		if len(here) > 0 {
+			j.keep(0)
+		}
 		if err := j.hash(j.ctx, n, here, nil); err != nil {
 			return nil, err
 		}
@@ -133,14 +136,17 @@ func (j *fetching) bring(n *conn, need []*remoteFile, ranged, last bool) error {
 		small, big = need, nil
 	}
 	room := &allowance{left: j.limit}
+	parts := portions(small)
+	j.keep(len(parts))
 	transfer := func(ctx context.Context) error {
 		var streams []func(context.Context) error
-		for _, files := range portions(small) {
+		for _, files := range parts {
 			streams = append(streams, func(ctx context.Context) error { return j.receive(ctx, n, files, room) })
 		}
 		if err := together(ctx, streams...); err != nil {
 			return err
 		}
+		j.keep(0)
 		for _, f := range big {
 			if err := room.take(f.size); err != nil {
 				return err

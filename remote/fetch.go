@@ -154,6 +154,8 @@ type fetching struct {
 	missing []string
 	skipped []Skipped
 
+	givers []*giver // that stand by
+
 	mu    sync.Mutex // of what follows: several streams come at once
 	got   map[string]Fetched
 	files int // that came over the connection, and their bytes
@@ -174,6 +176,7 @@ const rounds = 3
 // attempt fetches everything that is not here yet.
 func (j *fetching) attempt(n *conn) error {
 	defer n.prepareBulk()()
+	defer j.keep(0)
 	j.missing, j.skipped = nil, nil
 	asked, err := j.expand(n)
 	if err != nil {

@@ -39,6 +39,7 @@ type remoteFile struct {
 
 const (
 	mostListing = 256 << 20
+	fewPaths    = 8 << 10 // bytes: they are put on a command line
 	mostFile    = 1 << 42 // bytes: what is larger is no file, and its parts would be too many to count
 	// hashAtOnce is how many bytes are hashed with the listing: less than a round trip's worth of time.
 	hashAtOnce = 64 << 20
@@ -56,13 +57,18 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 	if j.empty() {
 		most = 0 // everything has to come, and is hashed meanwhile
 	}
+	args := []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)}
+	stdin := func() io.Reader { return bytes.NewReader(nulList(paths)) }
+	if len(nulList(paths)) <= fewPaths {
+		args, stdin = append(args, paths...), nil // a round trip less: sshd lets no input come before the start is told
+	}
 	for tries := 0; ; tries++ {
-		r, err := n.call(j.ctx, request{
+		r, err := n.callAnd(j.ctx, request{
 			script: filesScript,
-			args:   j.verb("list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)),
-			stdin:  func() io.Reader { return bytes.NewReader(nulList(paths)) },
+			args:   j.verb(args...),
+			stdin:  stdin,
 			data:   mostListing,
-		})
+		}, func() { j.hire(n, most == 0) })
 		if err != nil {
 			return listing{}, err
 		}

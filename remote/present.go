@@ -27,15 +27,8 @@ type present struct {
 // mostStats bounds what the machine says of the files themselves: of half a million.
 const mostStats = 64 << 20
 
-// question is what the machine is asked, while it is asked.
-type question struct {
-	begun  chan struct{} // closed when it has a session, or never will have one
-	done   chan struct{} // closed when the answer is there
-	answer func() (present, error)
-}
-
-// ask asks what the machine has of the items, which may not be known yet.
-func (j *pushing) ask(ctx context.Context, n *conn) question {
+// probe asks what the machine has of the items, which may not be known yet, and calls meanwhile when it has begun to ask.
+func (j *pushing) probe(ctx context.Context, n *conn, meanwhile func()) (present, error) {
 	paths := sync.OnceValue(func() []string {
 		<-j.listed
 		return pathsToProbe(j.items)
@@ -51,29 +44,16 @@ func (j *pushing) ask(ctx context.Context, n *conn) question {
 	if j.options.DryRun {
 		mkdir = "no"
 	}
-	begun := make(chan struct{})
-	start := sync.OnceFunc(func() { close(begun) })
-	done := make(chan struct{})
-	var r reply
-	var err error
-	go func() {
-		defer close(done)
-		defer start()
-		r, err = n.call(ctx, request{
-			script: filesScript,
-			args:   []string{"probe", j.dst, mkdir},
-			stdin:  func() io.Reader { return &later{get: list} },
-			begun:  start,
-			data:   mostManifest + mostStats,
-		})
-	}()
-	return question{begun, done, func() (present, error) {
-		<-done
-		if err != nil {
-			return present{}, err
-		}
-		return parsePresent(r, paths())
-	}}
+	r, err := n.callAnd(ctx, request{
+		script: filesScript,
+		args:   []string{"probe", j.dst, mkdir},
+		stdin:  func() io.Reader { return &later{get: list} },
+		data:   mostManifest + mostStats,
+	}, meanwhile)
+	if err != nil {
+		return present{}, err
+	}
+	return parsePresent(r, paths())
 }
 
 // parsePresent reads the reply of "files.sh probe" for these paths.

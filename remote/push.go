@@ -150,27 +150,26 @@ func (j *pushing) went(files int, bytes int64) {
 
 func (j *pushing) attempt(n *conn) error {
 	ctx, cancel := context.WithCancel(j.ctx)
-	asked := j.ask(ctx, n)
-	defer func() { cancel(); <-asked.done }()
-	<-j.listed
-	if j.listErr != nil {
-		return j.listErr
-	}
+	defer cancel()
 	j.skipped = nil
-	j.sum.Files, j.sum.Bytes = len(j.items), 0
-	for _, it := range j.items {
-		j.sum.Bytes += it.size
-	}
-	<-asked.begun
 	crew := &crew{hire: func() *taker { return j.taker(ctx, n) }}
 	defer crew.dismiss()
-	if !j.options.DryRun {
+	prepared := func() {}
+	defer func() { prepared() }()
+	there, err := j.probe(ctx, n, func() {
+		<-j.listed
+		j.sum.Files, j.sum.Bytes = len(j.items), 0
+		for _, it := range j.items {
+			j.sum.Bytes += it.size
+		}
+		if j.listErr != nil || j.options.DryRun {
+			return
+		}
 		if j.sum.Bytes > oneArchive {
-			defer n.prepareBulk()()
+			prepared = n.prepareBulk()
 		}
 		crew.grow(j.expected(n))
-	}
-	there, err := asked.answer()
+	})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"sync"
 )
 
 // standby is a script that has been started before it is known what it is to do. sshd lets input come only a round trip after
@@ -49,6 +50,24 @@ func (n *conn) reserve() bool {
 	default:
 		return false
 	}
+}
+
+// callAnd makes a call, and runs meanwhile when the call has its session, or when it is clear that it never will.
+func (n *conn) callAnd(ctx context.Context, r request, meanwhile func()) (reply, error) {
+	begun := make(chan struct{})
+	r.begun = sync.OnceFunc(func() { close(begun) })
+	done := make(chan struct{})
+	var answer reply
+	var err error
+	go func() {
+		defer close(done)
+		defer r.begun()
+		answer, err = n.call(ctx, r)
+	}()
+	<-begun
+	meanwhile()
+	<-done
+	return answer, err
 }
 
 // ready waits until it has a session, and reports whether it has one: the server may allow few.

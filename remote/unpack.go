@@ -22,10 +22,12 @@ func (j *fetching) receive(ctx context.Context, n *conn, need []*remoteFile, roo
 	for _, f := range need {
 		want[f.name] = true
 	}
-	paths := bytes.NewReader(nulList(pathsOf(need)))
-	return n.stream(ctx, j.verb("send", j.base, n.pressing()), paths, func(head reply, r *bufio.Reader) error {
-		return j.unpack(head.get("how"), r, want, room)
-	})
+	unpack := func(head reply, r *bufio.Reader) error { return j.unpack(head.get("how"), r, want, room) }
+	paths := nulList(pathsOf(need))
+	if g := j.giver(); g != nil {
+		return g.give(ctx, paths, unpack)
+	}
+	return n.stream(ctx, j.verb("send", j.base, n.pressing()), bytes.NewReader(paths), unpack)
 }
 
 // unpack reads the data of "files.sh send".
