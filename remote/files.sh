@@ -2,7 +2,7 @@
 # "\036gpulease", then "key value" lines, an empty line, and raw bytes. Lists of paths are separated by NUL; every
 # path starts with "./" or "/", so that no tool takes it for an option.
 #
-#   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
+#   files.sh probe DIR MAKE       how many bytes follow and, on the next line, paths on stdin: what is there, the hashes of the files, the last push's manifest
 #   files.sh seen DIR             what stat says of the files that are as the manifest has them, for the next probe
 #   files.sh apply DIR HOW        a compressed tar on stdin: puts each file in place by rename, then deletes
 #   files.sh take DIR             the same for several, each as a line "HOW", lines "count" each followed by so many bytes of it,
@@ -340,11 +340,13 @@ placequick() {
 }
 case ${1:-} in
 probe)
+	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+	read -r bytes || exit 1
+	cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
+	[ "$(count "$work/list")" = "$bytes" ] || exit 1 # the caller has given up, and nothing is to be made
 	cd "$home" 2>/dev/null
 	[ "$3" = no ] || mkdir -p "$2" 2>/dev/null
 	[ -d "$2" ] || [ "$3" = no ] || fail storage "$2 cannot be made"
-	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
 	manifest=/dev/null
 	style=letters
 	if [ -d "$2" ]; then

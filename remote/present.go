@@ -34,11 +34,15 @@ func (j *pushing) probe(ctx context.Context, n *conn, meanwhile func()) (present
 		return pathsToProbe(j.items)
 	})
 	list := func() []byte {
+		names := paths()
+		if j.listErr != nil {
+			return nil // not even an empty list, with which the machine would make the directory
+		}
 		var list bytes.Buffer
-		for _, name := range paths() {
+		for _, name := range names {
 			list.WriteString("./" + name + "\x00")
 		}
-		return list.Bytes()
+		return append(fmt.Appendln(nil, list.Len()), list.Bytes()...)
 	}
 	mkdir := "yes"
 	if j.options.DryRun {

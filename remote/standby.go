@@ -23,7 +23,7 @@ type standby struct {
 // standBy starts run, which is to run a script in a slot that it has, and to call begun when it has a session; nil if there
 // is no slot to spare.
 func (n *conn) standBy(ctx context.Context, run func(ctx context.Context, in *pipe, begun func()) error) *standby {
-	if n.near() || n.crowded() || !n.scripts.Load() || !n.reserve() {
+	if n.near() || len(n.stock) == 0 && n.crowded() || !n.scripts.Load() || !n.reserve() {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)

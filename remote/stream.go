@@ -42,14 +42,12 @@ func (n *conn) streaming(ctx context.Context, e execution, take func(reply, *buf
 	switch {
 	case errors.Is(err, ErrConnLost):
 		return err
+	case err == nil && status == notInstalled:
+		return n.wentAway(filesScript)
 	case takeErr != nil && !errors.Is(takeErr, context.Canceled):
 		return takeErr
-	case err != nil:
-		return err
-	case status == notInstalled:
-		return n.wentAway(filesScript)
 	}
-	return nil
+	return err
 }
 
 func (n *conn) takeReply(r io.Reader, take func(reply, *bufio.Reader) error) error {
