@@ -127,27 +127,3 @@ func together(ctx context.Context, tasks ...func(context.Context) error) error {
 	group.Wait()
 	return first
 }
-
-// inTurn runs the tasks in their order, so many at the same time. When one fails no more begin.
-func inTurn(ctx context.Context, atOnce int, tasks []func(context.Context) error) error {
-	todo := make(chan func(context.Context) error, len(tasks))
-	for _, task := range tasks {
-		todo <- task
-	}
-	close(todo)
-	hands := make([]func(context.Context) error, min(atOnce, len(tasks)))
-	for i := range hands {
-		hands[i] = func(ctx context.Context) error {
-			for task := range todo {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if err := task(ctx); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-	}
-	return together(ctx, hands...)
-}
