@@ -29,12 +29,12 @@ func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *it
 		return err
 	}
 	it.size, it.mtime = info.Size(), info.ModTime()
-	sample := make([]byte, min(sampleSize, it.size))
-	if _, err := f.ReadAt(sample, 0); err != nil {
+	sample, err := samples(f, it.size)
+	if err != nil {
 		return fmt.Errorf("send %s: %w", it.path, err)
 	}
-	how = worthwhile(how, sample)
-	key := hashOf(fmt.Sprintf("%s %d %d", it.path, it.size, it.mtime.UnixNano()))[:16]
+	how = worthwhile(how, sample[:min(sampleSize, it.size)])
+	key := hashOf(fmt.Sprintf("%s %d %d %s", it.path, it.size, it.mtime.UnixNano(), sample))[:16]
 	todo, err := j.partsToSend(ctx, n, key, it.size)
 	if err != nil {
 		return err
@@ -67,6 +67,24 @@ func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *it
 	j.went(1, 0)
 	j.placed(batch, 0)
 	return nil
+}
+
+// samples are the beginning of a file and pieces from all over it. Files of one path, size and time may differ: where times are
+// set, as tar and reproducible builds do. Their parts must not be taken for one another's.
+func samples(f io.ReaderAt, size int64) ([]byte, error) {
+	const pieces, length = 64, 4 << 10
+	all := make([]byte, min(sampleSize, size))
+	if _, err := f.ReadAt(all, 0); err != nil {
+		return nil, err
+	}
+	for i := range int64(pieces) {
+		piece := make([]byte, min(length, size))
+		if _, err := f.ReadAt(piece, (size-int64(len(piece)))/pieces*(i+1)); err != nil {
+			return nil, err
+		}
+		all = append(all, piece...)
+	}
+	return all, nil
 }
 
 // arrivals is what of a large file the machine has.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -412,4 +413,36 @@ func TestTransfersWithoutNewTools(t *testing.T) {
 			require.True(t, got[name] == text, name)
 		}
 	}
+}
+
+// Of a file that another one of the same size and time replaces, no part is taken for one of the new file.
+func TestPushOfAnotherFileOfTheSameTime(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p, src := newPool(t, remote.Config{}), t.TempDir()
+	name, when := filepath.Join(src, "weights"), time.Unix(1_700_000_000, 0)
+	data := noise(34_000_000)
+	plant := func() {
+		write(t, name, string(data))
+		require.NoError(t, os.Chtimes(name, when, when))
+	}
+	plant()
+	ctx, cancel := context.WithCancel(patient(t))
+	defer cancel()
+	var left []string
+	_, err := p.Push(ctx, h.Target, src, "dst", remote.PushOptions{Progress: func(_ int, bytes int64) {
+		if bytes > 17_000_000 && ctx.Err() == nil {
+			left = partsDone(h.home)
+			cancel()
+		}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotEmpty(t, left, "parts of the first file are there")
+	slices.Reverse(data[2<<20:])
+	plant()
+	var sent int64
+	_, err = p.Push(patient(t), h.Target, src, "dst", remote.PushOptions{Progress: func(_ int, bytes int64) { sent = bytes }})
+	require.NoError(t, err)
+	require.EqualValues(t, len(data), sent, "all of it, once")
+	require.True(t, contents(t, filepath.Join(h.home, "dst"))["weights"] == string(data))
 }
