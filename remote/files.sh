@@ -114,7 +114,7 @@ takeparts() {
 	while read -r number at count; do
 		said=$(dd of="$stage/data" bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc seek="$at" count="$count" 2>&1)
 		case $said in
-		*[!0-9]"$count bytes"*) : >"$stage/done/$number" && echo "part $number" || fail storage "$stage cannot be written to" ;;
+		*[!0-9]"$count byte"[s\ ]*) : >"$stage/done/$number" && echo "part $number" || fail storage "$stage cannot be written to" ;;
 		*)
 			cat >/dev/null
 			fail storage "$said"
