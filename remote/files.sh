@@ -174,8 +174,13 @@ alone() {
 	exec 9>"$sync/$key.lock" && flock 9
 }
 
-# ranged says whether dd can read and write at a byte.
-ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>/dev/null && echo yes || echo no; }
+# ranged says whether dd can read and write at a byte, and tells how many bytes there were: busybox's may not.
+ranged() {
+	case $(dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>&1) in
+	*'0 bytes'*) echo yes ;;
+	*) echo no ;;
+	esac
+}
 
 enter() { # goes to the directory; key: the name of its manifest
 	cd "$home" 2>/dev/null
