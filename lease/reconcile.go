@@ -294,6 +294,9 @@ func (r *reconciler) endUnwritten(ctx context.Context) {
 			continue
 		}
 		err := m.endUnbound(ctx, l)
+		if errors.Is(err, errNoneShown) {
+			continue
+		}
 		m.log.Error("the ledger cannot be used; an overdue machine is ended all the same", "lease", l.ID, "instance", l.InstanceID, "err", err)
 	}
 }

@@ -98,13 +98,20 @@ func (m *Manager) stopUnwritten(ctx context.Context, l Lease, cause error) *Erro
 	if l.InstanceID == "" && l.LaunchSentAt.IsZero() || !m.mayTry(l.ID) {
 		return e
 	}
-	if err := m.endUnbound(ctx, l); err != nil {
+	err := m.endUnbound(ctx, l)
+	switch {
+	case errors.Is(err, errNoneShown):
+		e.Message += "; the account shows no machine of it so far"
+		return e
+	case err != nil:
 		e.Message += ", and the cloud could not be asked to end the machine: " + err.Error()
 		return e
 	}
 	e.Message += "; the cloud was asked to end the machine all the same, and the lease is settled when the ledger works again"
 	return e
 }
+
+var errNoneShown = errors.New("the account shows no instance of the lease")
 
 // endUnbound is askTerminate for a lease of which the ledger may not know the instance: where
 // it could not be written down, the account shows it under the lease's name.
@@ -125,7 +132,7 @@ func (m *Manager) endUnbound(ctx context.Context, l Lease) error {
 		l.InstanceID = inst.ID
 		return m.askTerminate(ctx, l)
 	}
-	return fmt.Errorf("look for the instance of lease %s: the account shows none", l.ID)
+	return errNoneShown
 }
 
 // askTerminate asks the cloud once to end the lease's instance.
