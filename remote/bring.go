@@ -2,7 +2,6 @@ package remote
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +74,7 @@ func (j *fetching) hash(ctx context.Context, n *conn, files []*remoteFile, known
 }
 
 func (j *fetching) hashThese(ctx context.Context, n *conn, files []*remoteFile, how string, known func(*remoteFile)) error {
-	paths := bytes.NewReader(nulList(pathsOf(files)))
+	paths := nulList(pathsOf(files))
 	return n.stream(ctx, []string{"sums", j.base, how}, paths, func(_ reply, r *bufio.Reader) error {
 		for _, f := range files {
 			line, err := r.ReadSlice('\n') // never more than r holds

@@ -20,7 +20,7 @@ func betray(t *testing.T, h *host, verb, text string) {
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 	require.NoError(t, os.Rename(found[0], found[0]+".true"))
-	write(t, found[0], fmt.Sprintf("[ \"$1\" = inmemory ] && v=$2 || v=$1\nif [ \"$v\" = %s ]; then\n%s\nelse\nexec sh '%s.true' \"$@\"\nfi\n", verb, text, found[0]))
+	write(t, found[0], fmt.Sprintf("v=$1\n[ $v != held ] || v=$3\nif [ \"$v\" = %s ]; then\n%s\nelse\nexec sh '%s.true' \"$@\"\nfi\n", verb, text, found[0]))
 }
 
 // A machine that answers with a line without an end is not listened to until that fills the memory here.

@@ -17,6 +17,7 @@
 #   files.sh send BASE HOW        paths of files on stdin: a tar of them; HOW is none, or best: compressed where that helps
 #   files.sh ranges BASE PATH HOW   lines "offset count" on stdin: these bytes of the file, compressed or not as with send
 #
+# With "held" and a number before the verb so many bytes of stdin are its input, and it is ended when stdin ends.
 # With "inmemory" before the verb what has to be noted meanwhile is kept in memory: what a job has made can be fetched when it has
 # filled the disk.
 #
@@ -160,7 +161,7 @@ with open(sys.argv[1], "rb", buffering=0) as data:
 
 giveranges() { # of the file $1
 	while read -r at count; do
-		dd if="$1" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null
+		dd if="$1" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null || return
 	done
 }
 
@@ -305,6 +306,23 @@ placequick() {
 		print "placed"' "$stage/t" 2>/dev/null)" = placed ]
 }
 
+# held runs this script with $1 bytes of stdin, and kills all that it has started when stdin ends: each session has a process group
+# of its own.
+held() {
+	bytes=$1
+	shift
+	exec 3<&0
+	{
+		head -c "$bytes" <&3
+		{ cat <&3; kill -TERM 0; } >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
+	} | sh "$0" "$@" 3<&-
+	exit
+}
+
+[ "${1:-}" != held ] || {
+	shift
+	held "$@"
+}
 [ "${1:-}" != inmemory ] || {
 	shift
 	[ ! -d /dev/shm ] || export TMPDIR=/dev/shm

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +59,7 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 		r, err := n.call(j.ctx, request{
 			script: filesScript,
 			args:   j.verb("list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)),
-			stdin:  func() io.Reader { return bytes.NewReader(nulList(paths)) },
+			list:   nulList(paths),
 			data:   mostListing,
 		})
 		if err != nil {

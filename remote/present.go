@@ -36,7 +36,7 @@ func (j *pushing) probe(n *conn) (present, error) {
 	r, err := n.call(j.ctx, request{
 		script: filesScript,
 		args:   []string{"probe", j.dst, mkdir},
-		stdin:  func() io.Reader { return bytes.NewReader(list.Bytes()) },
+		list:   list.Bytes(),
 		data:   int64(len(paths))*70 + mostManifest,
 	})
 	if err != nil {

@@ -77,7 +77,7 @@ func (j *fetching) receiveParts(ctx context.Context, n *conn, part *partial, min
 	for _, i := range mine {
 		fmt.Fprintf(&ask, "%d %d\n", int64(i)*partSize, partLength(part.file.size, i))
 	}
-	err := n.stream(ctx, j.verb("ranges", j.base, part.file.path, n.pressing()), &ask, func(head reply, r *bufio.Reader) error {
+	err := n.stream(ctx, j.verb("ranges", j.base, part.file.path, n.pressing()), ask.Bytes(), func(head reply, r *bufio.Reader) error {
 		plain, err := decompress(head.get("how"), r)
 		if err != nil {
 			return err

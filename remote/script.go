@@ -89,6 +89,7 @@ type request struct {
 	needs  []script // to be there too
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
+	list   []byte           // in place of stdin, for files.sh: it ends when the caller does, see held
 	text   string           // in place of stdin: shell text to run before the script
 	ready  string           // the same for a shell that waits for a job, see ready.go; empty when that is no way
 	wait   time.Duration    // how long the script may take before it answers
@@ -151,7 +152,13 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		case r.stdin != nil:
 			in = r.stdin()
 		}
-		command := r.script.command(r.args)
+		args := r.args
+		if r.list != nil {
+			var release func()
+			args, in, release = held(r.args, r.list)
+			defer release()
+		}
+		command := r.script.command(args)
 		switch {
 		case r.plain:
 			command, in = "exec sh -c "+quote(r.script.inline(r.args, r.text)), nil

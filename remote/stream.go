@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 )
 
@@ -17,10 +18,19 @@ const bulkStreams = 4
 // streamLimit is how many bytes of a stream wait between those who carry it and those who make or use it.
 const streamLimit = 256 << 10
 
-// stream runs a verb of files.sh and gives the data of its reply, while it comes, to take.
-func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take func(reply, *bufio.Reader) error) error {
+// held is a call of files.sh that gets list as its input and ends when the caller does. What reads large files for their hashes would not learn of that
+// from its output for long, and sshd counts its session until it has ended. Call release when the call has ended.
+func held(args []string, list []byte) (_ []string, stdin io.Reader, release func()) {
+	read, write := io.Pipe()
+	return append([]string{"held", strconv.Itoa(len(list))}, args...), io.MultiReader(bytes.NewReader(list), read), func() { _ = write.Close() }
+}
+
+// stream runs a verb of files.sh with list as its input, and gives the data of its reply, while it comes, to take.
+func (n *conn) stream(ctx context.Context, args []string, list []byte, take func(reply, *bufio.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	args, stdin, release := held(args, list)
+	defer release()
 	out := newPipe(streamLimit)
 	taken := make(chan error, 1)
 	go func() {

@@ -3,7 +3,6 @@ package remote
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,7 +21,7 @@ func (j *fetching) receive(ctx context.Context, n *conn, need []*remoteFile, roo
 	for _, f := range need {
 		want[f.name] = true
 	}
-	paths := bytes.NewReader(nulList(pathsOf(need)))
+	paths := nulList(pathsOf(need))
 	return n.stream(ctx, j.verb("send", j.base, n.pressing()), paths, func(head reply, r *bufio.Reader) error {
 		return j.unpack(head.get("how"), r, want, room)
 	})
