@@ -30,7 +30,8 @@ type JobDir string
 
 func (d JobDir) file(id ID) string { return filepath.Join(string(d), string(id)) }
 
-// Note implements [Begun]. A line is one write, so processes may note at the same time.
+// Note implements [Begun]. A line is one write, so processes may note at the same time; it begins with a line end, for a disk
+// that was full may have left half a line there.
 func (d JobDir) Note(jobID string) error {
 	id, err := LeaseOfJob(jobID)
 	if err != nil {
@@ -43,7 +44,7 @@ func (d JobDir) Note(jobID string) error {
 	if err != nil {
 		return fmt.Errorf("note job %s: %w", jobID, err)
 	}
-	_, err = f.WriteString(jobID + "\n")
+	_, err = f.WriteString("\n" + jobID + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("note job %s: %w", jobID, err)
 	}

@@ -76,3 +76,15 @@ func TestARepeatOfAJobThatRemovedItsRecordsIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// A disk that was full has left half a line: what is noted next is known all the same.
+func TestJobNotedAfterHalfALine(t *testing.T) {
+	t.Parallel()
+	dir := lease.JobDir(t.TempDir())
+	const id, half, job = "bbbbbbbbbbbb", "bbbbbbbbbbbb-cc", "bbbbbbbbbbbb-dddddddd"
+	require.NoError(t, os.WriteFile(filepath.Join(string(dir), id), []byte(half), 0o600))
+	require.NoError(t, dir.Note(job))
+	noted, err := dir.Noted(job)
+	require.NoError(t, err)
+	require.True(t, noted)
+}

@@ -284,10 +284,19 @@ func (r *reconciler) endUnwritten(ctx context.Context) {
 	now := m.now()
 	for _, l := range r.known {
 		why, _ := r.overdue(l, now)
-		if (why == "" && l.State != Stopping) || l.InstanceID == "" || !m.mayTry(l.ID) {
+		if why == "" && l.State != Stopping {
 			continue
 		}
-		err := m.askTerminate(ctx, l)
+		if l.InstanceID == "" && l.LaunchSentAt.IsZero() && now.Before(l.Deadline) {
+			continue // by what could be read last nothing was sent, and if it was since, it is early
+		}
+		if !m.mayTry(l.ID) {
+			continue
+		}
+		err := m.endUnbound(ctx, l)
+		if errors.Is(err, errNoneShown) {
+			continue
+		}
 		m.log.Error("the ledger cannot be used; an overdue machine is ended all the same", "lease", l.ID, "instance", l.InstanceID, "err", err)
 	}
 }

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
@@ -94,15 +95,44 @@ func (m *Manager) stopIf(ctx context.Context, id ID, cause func(Lease) (Reason, 
 // not in the ledger can be found out later, what was spent cannot be had back.
 func (m *Manager) stopUnwritten(ctx context.Context, l Lease, cause error) *Error {
 	e := ledgerError("stop lease "+string(l.ID), cause).of(l.ID)
-	if l.InstanceID == "" || !m.mayTry(l.ID) {
+	if l.InstanceID == "" && l.LaunchSentAt.IsZero() || !m.mayTry(l.ID) {
 		return e
 	}
-	if err := m.askTerminate(ctx, l); err != nil {
+	err := m.endUnbound(ctx, l)
+	switch {
+	case errors.Is(err, errNoneShown):
+		e.Message += "; the account shows no machine of it so far"
+		return e
+	case err != nil:
 		e.Message += ", and the cloud could not be asked to end the machine: " + err.Error()
 		return e
 	}
 	e.Message += "; the cloud was asked to end the machine all the same, and the lease is settled when the ledger works again"
 	return e
+}
+
+var errNoneShown = errors.New("the account shows no instance of the lease")
+
+// endUnbound is askTerminate for a lease of which the ledger may not know the instance: where
+// it could not be written down, the account shows it under the lease's name.
+func (m *Manager) endUnbound(ctx context.Context, l Lease) error {
+	if l.InstanceID != "" {
+		return m.askTerminate(ctx, l)
+	}
+	callCtx, cancel := context.WithTimeout(ctx, listingCall)
+	defer cancel()
+	instances, err := m.Cloud.Instances(callCtx)
+	if err != nil {
+		return fmt.Errorf("look for the instance of lease %s: %w", l.ID, err)
+	}
+	for _, inst := range instances {
+		if !l.owns(inst) || inst.Status == lambda.StatusTerminated || inst.Status == lambda.StatusTerminating {
+			continue
+		}
+		l.InstanceID = inst.ID
+		return m.askTerminate(ctx, l)
+	}
+	return errNoneShown
 }
 
 // askTerminate asks the cloud once to end the lease's instance.

@@ -2,7 +2,6 @@ package remote
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,18 +77,18 @@ func (j *fetching) hash(ctx context.Context, n *conn, files []*remoteFile, known
 }
 
 func (j *fetching) hashThese(ctx context.Context, n *conn, files []*remoteFile, how string, known func(*remoteFile)) error {
-	paths := bytes.NewReader(nulList(pathsOf(files)))
+	paths := nulList(pathsOf(files))
 	return n.stream(ctx, []string{"sums", j.base, how}, paths, func(_ reply, r *bufio.Reader) error {
 		for _, f := range files {
-			line, err := r.ReadString('\n')
+			line, err := r.ReadSlice('\n') // never more than r holds
 			if err == io.EOF {
 				return errMoving
 			}
-			if err != nil {
+			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 				return err
 			}
-			if f.hash = strings.TrimSuffix(line, "\n"); len(f.hash) != 64 && f.hash != "-" {
-				return fmt.Errorf("%w: hash %q of %s", ErrMachine, printable([]byte(line)), f.path)
+			if f.hash = strings.TrimSuffix(string(line), "\n"); len(f.hash) != 64 && f.hash != "-" {
+				return fmt.Errorf("%w: hash %q of %s", ErrMachine, printable(line), f.path)
 			}
 			if known != nil {
 				known(f)

@@ -2,7 +2,7 @@
 # "\036gpulease", then "key value" lines, an empty line, and raw bytes. Lists of paths are separated by NUL; every
 # path starts with "./" or "/", so that no tool takes it for an option.
 #
-#   files.sh probe DIR MAKE       how many bytes follow and, on the next line, paths on stdin: what is there, the hashes of the files, the last push's manifest
+#   files.sh probe DIR MAKE       paths on stdin: what is there, the hashes of the files, the last push's manifest
 #   files.sh seen DIR             what stat says of the files that are as the manifest has them, for the next probe
 #   files.sh apply DIR HOW        a compressed tar on stdin: puts each file in place by rename, then deletes
 #   files.sh take DIR             the same for several, each as a line "HOW", lines "count" each followed by so many bytes of it,
@@ -19,6 +19,8 @@
 #   files.sh send BASE HOW        paths of files on stdin: a tar of them; HOW is none, or best: compressed where that helps
 #   files.sh ranges BASE PATH HOW   lines "offset count" on stdin: these bytes of the file, compressed or not as with send
 #
+# With "held" and a number before the verb so many bytes of stdin are its input, and it is ended when stdin ends. With "held -" the
+# number is the first line of stdin.
 # With "inmemory" before the verb what has to be noted meanwhile is kept in memory: what a job has made can be fetched when it has
 # filled the disk.
 #
@@ -116,7 +118,7 @@ takeparts() {
 	while read -r number at count; do
 		said=$(dd of="$stage/data" bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc seek="$at" count="$count" 2>&1)
 		case $said in
-		*[!0-9]"$count bytes"*) : >"$stage/done/$number" && echo "part $number" || fail storage "$stage cannot be written to" ;;
+		*[!0-9]"$count byte"[s\ ]*) : >"$stage/done/$number" && echo "part $number" || fail storage "$stage cannot be written to" ;;
 		*)
 			cat >/dev/null
 			fail storage "$said"
@@ -162,7 +164,7 @@ with open(sys.argv[1], "rb", buffering=0) as data:
 
 giveranges() { # of the file $1
 	while read -r at count; do
-		dd if="$1" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null
+		dd if="$1" bs=1M iflag=fullblock,skip_bytes,count_bytes skip="$at" count="$count" 2>/dev/null || return
 	done
 }
 
@@ -176,8 +178,13 @@ alone() {
 	exec 9>"$sync/$key.lock" && flock 9
 }
 
-# ranged says whether dd can read and write at a byte.
-ranged() { dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>/dev/null && echo yes || echo no; }
+# ranged says whether dd can read and write at a byte, and tells how many bytes there were: busybox's may not.
+ranged() {
+	case $(dd if=/dev/null of=/dev/null iflag=fullblock,skip_bytes,count_bytes oflag=seek_bytes bs=1 count=0 2>&1) in
+	*'0 bytes'*) echo yes ;;
+	*) echo no ;;
+	esac
+}
 
 enter() { # goes to the directory; key: the name of its manifest
 	dir=$1
@@ -334,6 +341,25 @@ placequick() {
 		print "placed"' "$stage/t" 2>/dev/null)" = placed ]
 }
 
+# held runs this script with $1 bytes of stdin, and kills all that it has started when stdin ends: each session has a process group
+# of its own.
+held() {
+	bytes=$1
+	shift
+	[ "$bytes" != - ] || read -r bytes || exit 1
+	export GPULEASE_HELD="$bytes"
+	exec 3<&0
+	{
+		head -c "$bytes" <&3
+		{ cat <&3; kill -TERM 0; } >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
+	} | sh "$0" "$@" 3<&-
+	exit
+}
+
+[ "${1:-}" != held ] || {
+	shift
+	held "$@"
+}
 [ "${1:-}" != inmemory ] || {
 	shift
 	[ ! -d /dev/shm ] || export TMPDIR=/dev/shm
@@ -341,9 +367,8 @@ placequick() {
 case ${1:-} in
 probe)
 	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	read -r bytes || exit 1
 	cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
-	[ "$(count "$work/list")" = "$bytes" ] || exit 1 # the caller has given up, and nothing is to be made
+	[ "$(count "$work/list")" = "$GPULEASE_HELD" ] || exit 1 # the caller is gone, and nothing is to be made
 	cd "$home" 2>/dev/null
 	[ "$3" = no ] || mkdir -p "$2" 2>/dev/null
 	[ -d "$2" ] || [ "$3" = no ] || fail storage "$2 cannot be made"

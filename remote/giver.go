@@ -21,7 +21,7 @@ func (j *fetching) hire(n *conn, all bool) {
 		g := &giver{}
 		g.standby = n.standBy(j.ctx, func(ctx context.Context, in *pipe, begun func()) error {
 			return n.streaming(ctx, execution{
-				command: filesScript.command(j.verb("send", j.base, n.pressing())), stdin: in, bulk: true, standby: true, begun: begun,
+				command: filesScript.command(heldUntold(j.verb("send", j.base, n.pressing()))), stdin: in, bulk: true, standby: true, begun: begun,
 			}, func(head reply, r *bufio.Reader) error { return g.unpack(head, r) })
 		})
 		if g.standby == nil {
@@ -65,6 +65,7 @@ func (j *fetching) keep(count int) {
 func (g *giver) give(ctx context.Context, paths []byte, unpack func(reply, *bufio.Reader) error) error {
 	defer context.AfterFunc(ctx, g.cancel)()
 	g.unpack = unpack
-	_, _ = g.in.Write(paths) // if it takes none, the end says why
-	return g.end()
+	_, _ = g.in.Write(counted(paths)) // if it takes none, the end says why
+	<-g.ended
+	return g.err
 }

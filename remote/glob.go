@@ -1,9 +1,7 @@
 package remote
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"path"
 	"regexp"
 	"strconv"
@@ -71,7 +69,7 @@ func (j *fetching) expand(n *conn) ([]wanted, error) {
 	r, err := n.call(j.ctx, request{
 		script: filesScript,
 		args:   []string{"names", j.base},
-		stdin:  func() io.Reader { return bytes.NewReader(nulList(list)) },
+		list:   nulList(list),
 		data:   mostListing,
 	})
 	if err != nil {

@@ -19,6 +19,16 @@ type identity struct {
 	modified, changed int64 // unix nanoseconds
 }
 
+// sameIdentity reports whether nothing tells a file now from the same before.
+func sameIdentity(now, before fs.FileInfo) bool {
+	if now == nil || before == nil {
+		return false
+	}
+	is, known := identify(now)
+	was, knew := identify(before)
+	return known && knew && is == was
+}
+
 // hashes remembers the hashes of local files. Safe for concurrent use.
 type hashes struct {
 	now   func() time.Time

@@ -67,10 +67,17 @@ length() { # stream: gl_size
 	esac
 }
 
+# frugal runs a command for at most $1 seconds, and with 4 GiB of memory: a pattern such as (a{1,30000})(b{1,30000}) has grep
+# take all there is, and the jobs are killed for it.
+frugal() { (
+	ulimit -v 4194304 2>/dev/null
+	exec timeout "$@"
+); }
+
 # offsets lists where behind gl_off matches begin, one more than are wanted, and how grep ended.
 offsets() { # stream head-or-tail how pattern: gl_found
 	gl_found=$(tail -c "+$((gl_off + 1))" "$gl_job/$1" | head -c $((gl_size - gl_off)) |
-		{ timeout 20 grep -abo "$3" -e "$4"; echo "end $?"; } 2>/dev/null |
+		{ frugal 20 grep -abo "$3" -e "$4"; echo "end $?"; } 2>/dev/null |
 		cut -b 1-24 | sed -n 's/^\([0-9][0-9]*\):.*/\1/p;/^end /p' | "$2" -n $((gl_most + 2)))
 }
 
@@ -82,8 +89,8 @@ search() { # stream offset most last around how pattern
 	[ "$gl_state" != none ] || fail notfound "$gl_id"
 	LC_ALL=C && export LC_ALL
 	printf x | grep -abo x >/dev/null 2>&1 || fail tool 'grep on the machine tells no offsets'
-	gl_err=$(: | grep "$6" -e "$7" 2>&1)
-	[ $? -le 1 ] || fail pattern "$gl_err"
+	gl_err=$(: | frugal 10 grep "$6" -e "$7" 2>&1)
+	[ $? -le 1 ] || fail pattern "${gl_err:-it takes too long}"
 	sizes
 	gl_size=$gl_osize
 	[ "$1" = stdout ] || gl_size=$gl_esize

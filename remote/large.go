@@ -29,6 +29,9 @@ func (j *pushing) sendLarge(ctx context.Context, n *conn, batch *packing, it *it
 		return err
 	}
 	it.size, it.mtime = info.Size(), info.ModTime()
+	if !sameIdentity(info, it.info) {
+		it.hash = "" // it has changed since that was taken, and would be sent in vain again and again
+	}
 	sample, err := samples(f, it.size)
 	if err != nil {
 		return fmt.Errorf("send %s: %w", it.path, err)

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -58,15 +57,15 @@ func (j *fetching) list(n *conn, asked []wanted) (listing, error) {
 		most = 0 // everything has to come, and is hashed meanwhile
 	}
 	args := []string{"list", j.base, strconv.FormatInt(j.limit, 10), strconv.Itoa(most)}
-	stdin := func() io.Reader { return bytes.NewReader(nulList(paths)) }
-	if len(nulList(paths)) <= fewPaths {
-		args, stdin = append(args, paths...), nil // a round trip less: sshd lets no input come before the start is told
+	list := nulList(paths)
+	if len(list) <= fewPaths {
+		args, list = append(args, paths...), []byte{} // a round trip less: sshd lets no input come before the start is told
 	}
 	for tries := 0; ; tries++ {
 		r, err := n.callAnd(j.ctx, request{
 			script: filesScript,
 			args:   j.verb(args...),
-			stdin:  stdin,
+			list:   list,
 			data:   mostListing,
 		}, func() { j.hire(n, most == 0) })
 		if err != nil {

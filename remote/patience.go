@@ -76,7 +76,9 @@ func (s *silence) watch(n *conn) (stop func()) {
 		case <-n.gone:
 			return
 		}
-		n.ping(s.patience / 3)
+		if n.ping(s.patience / 3) {
+			s.broken.Store(true) // whatever the clock says: it may have been set back
+		}
 		if s.note(n); s.kept() && len(n.bulk) == 0 {
 			n.close()
 		}

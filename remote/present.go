@@ -42,7 +42,7 @@ func (j *pushing) probe(ctx context.Context, n *conn, meanwhile func()) (present
 		for _, name := range names {
 			list.WriteString("./" + name + "\x00")
 		}
-		return append(fmt.Appendln(nil, list.Len()), list.Bytes()...)
+		return append([]byte{}, list.Bytes()...) // an empty one is not nil
 	}
 	mkdir := "yes"
 	if j.options.DryRun {
@@ -51,7 +51,7 @@ func (j *pushing) probe(ctx context.Context, n *conn, meanwhile func()) (present
 	r, err := n.callAnd(ctx, request{
 		script: filesScript,
 		args:   []string{"probe", j.dst, mkdir},
-		stdin:  func() io.Reader { return &later{get: list} },
+		later:  list,
 		data:   mostManifest + mostStats,
 	}, meanwhile)
 	if err != nil {

@@ -11,7 +11,10 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 )
 
 // partSize is the length of a part of a large file. The last one is shorter.
@@ -74,7 +77,7 @@ func (j *fetching) receiveParts(ctx context.Context, n *conn, part *partial, min
 	for _, i := range mine {
 		fmt.Fprintf(&ask, "%d %d\n", int64(i)*partSize, partLength(part.file.size, i))
 	}
-	err := n.stream(ctx, j.verb("ranges", j.base, part.file.path, n.pressing()), &ask, func(head reply, r *bufio.Reader) error {
+	err := n.stream(ctx, j.verb("ranges", j.base, part.file.path, n.pressing()), ask.Bytes(), func(head reply, r *bufio.Reader) error {
 		plain, err := decompress(head.get("how"), r)
 		if err != nil {
 			return err
@@ -124,7 +127,7 @@ func (j *fetching) openPartial(f *remoteFile) (*partial, error) {
 	}
 	p.name = fmt.Sprintf("%s-%d-%d", p.parked, os.Getpid(), partNumber.Add(1))
 	full := f.size + int64(count)
-	if j.root.Rename(p.parked, p.name) == nil {
+	if j.root.Rename(p.parked, p.name) == nil || p.inherit(dir) {
 		info, err := j.root.Lstat(p.name)
 		if err == nil && info.Mode().IsRegular() && info.Size() == full {
 			if p.f, err = j.root.OpenFile(p.name, os.O_RDWR, 0); err == nil {
@@ -142,6 +145,42 @@ func (j *fetching) openPartial(f *remoteFile) (*partial, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// inherit takes up what a process that was killed has left. It reports whether there was something.
+func (p *partial) inherit(dir string) bool {
+	open, err := p.root.Open(dir)
+	if err != nil {
+		return false
+	}
+	names, err := open.Readdirnames(-1)
+	if err = errors.Join(err, open.Close()); err != nil {
+		return false
+	}
+	found := false
+	for _, name := range names {
+		rest, left := strings.CutPrefix(name, path.Base(p.parked)+"-")
+		number, _, _ := strings.Cut(rest, "-")
+		pid, err := strconv.Atoi(number)
+		switch {
+		case !left || err != nil || running(pid):
+		case found:
+			_ = p.root.Remove(path.Join(dir, name))
+		default:
+			found = p.root.Rename(path.Join(dir, name), p.name) == nil
+		}
+	}
+	return found
+}
+
+// running reports whether there is such a process on this computer, as far as that can be known.
+func running(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Release() }()
+	return !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // recall reads which parts are there.

@@ -89,6 +89,8 @@ type request struct {
 	needs  []script // to be there too
 	args   []string
 	stdin  func() io.Reader // called once for each attempt
+	list   []byte           // in place of stdin, for files.sh: it ends when the caller does, see held
+	later  func() []byte    // the same where the list may not be known yet
 	text   string           // in place of stdin: shell text to run before the script
 	ready  string           // the same for a shell that waits for a job, see ready.go; empty when that is no way
 	wait   time.Duration    // how long the script may take before it answers
@@ -153,7 +155,17 @@ func (n *conn) call(ctx context.Context, r request) (reply, error) {
 		case r.stdin != nil:
 			in = r.stdin()
 		}
-		command := r.script.command(r.args)
+		args := r.args
+		var release func()
+		switch {
+		case r.list != nil:
+			args, in, release = held(r.args, r.list)
+			defer release()
+		case r.later != nil:
+			args, in, release = heldLater(r.args, r.later)
+			defer release()
+		}
+		command := r.script.command(args)
 		switch {
 		case r.plain:
 			command, in = "exec sh -c "+quote(r.script.inline(r.args, r.text)), nil

@@ -1,9 +1,7 @@
 package remote
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"sync"
 )
 
@@ -91,17 +89,4 @@ func (s *standby) end() error {
 func (s *standby) drop() {
 	s.cancel()
 	<-s.ended
-}
-
-// later is what is to be read, once it is known.
-type later struct {
-	get   func() []byte // waits for it
-	known io.Reader
-}
-
-func (l *later) Read(p []byte) (int, error) {
-	if l.known == nil {
-		l.known = bytes.NewReader(l.get())
-	}
-	return l.known.Read(p)
 }

@@ -17,8 +17,10 @@ const bulkStreams = 4
 // streamLimit is how many bytes of a stream wait between those who carry it and those who make or use it.
 const streamLimit = 256 << 10
 
-// stream runs a verb of files.sh and gives the data of its reply, while it comes, to take.
-func (n *conn) stream(ctx context.Context, args []string, stdin io.Reader, take func(reply, *bufio.Reader) error) error {
+// stream runs a verb of files.sh with list as its input, and gives the data of its reply, while it comes, to take.
+func (n *conn) stream(ctx context.Context, args []string, list []byte, take func(reply, *bufio.Reader) error) error {
+	args, stdin, release := held(args, list)
+	defer release()
 	return n.streaming(ctx, execution{command: filesScript.command(args), stdin: stdin, bulk: true}, take)
 }
 

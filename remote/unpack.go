@@ -3,7 +3,6 @@ package remote
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,7 +26,7 @@ func (j *fetching) receive(ctx context.Context, n *conn, need []*remoteFile, roo
 	if g := j.giver(); g != nil {
 		return g.give(ctx, paths, unpack)
 	}
-	return n.stream(ctx, j.verb("send", j.base, n.pressing()), bytes.NewReader(paths), unpack)
+	return n.stream(ctx, j.verb("send", j.base, n.pressing()), paths, unpack)
 }
 
 // unpack reads the data of "files.sh send".
