@@ -30,6 +30,7 @@ type conn struct {
 	warming atomic.Bool  // the next ready shell
 	misses  atomic.Int32 // ready shells in a row that were of no use
 	waiting atomic.Int32 // transfers that wait for a slot
+	idle    atomic.Int32 // that have one and carry nothing yet
 	scripts atomic.Bool  // files.sh has been met on the machine
 	pushed  sync.Map     // directories on the machine to which a push has come to its end
 	trip    atomic.Int64 // the shortest round trip so far, in nanoseconds; 0: not known

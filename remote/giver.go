@@ -65,6 +65,7 @@ func (j *fetching) keep(count int) {
 func (g *giver) give(ctx context.Context, paths []byte, unpack func(reply, *bufio.Reader) error) error {
 	defer context.AfterFunc(ctx, g.cancel)()
 	g.unpack = unpack
+	g.work()
 	_, _ = g.in.Write(counted(paths)) // if it takes none, the end says why
 	<-g.ended
 	return g.err

@@ -38,6 +38,20 @@ func TestImpatientCallToAMachineThatIsGone(t *testing.T) {
 			_, err := p.Jobs(remote.Impatient(testContext(t), 2*time.Second), target)
 			requireSilent(t, err)
 		})
+		t.Run(name+", to a transfer", func(t *testing.T) {
+			t.Parallel()
+			h := startHost(t)
+			proxy := startProxy(t, h.Addr)
+			p := newPool(t, remote.Config{ReconnectFor: time.Hour, Keepalive: time.Hour, DialTimeout: time.Hour})
+			target := h.Target
+			target.Addr = proxy.addr
+			src, _ := manyMegabytes(t, 60)
+			_, err := p.Push(testContext(t), target, src, "dst", remote.PushOptions{})
+			require.NoError(t, err)
+			vanish(proxy)
+			_, err = p.Push(remote.Impatient(testContext(t), 2*time.Second), target, src, "other", remote.PushOptions{})
+			requireSilent(t, err)
+		})
 	}
 }
 

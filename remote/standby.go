@@ -15,7 +15,8 @@ type standby struct {
 	cancel context.CancelFunc
 	begun  chan struct{} // closed when it has a session
 	ended  chan struct{}
-	err    error // of it, when it has ended
+	err    error  // of it, when it has ended
+	work   func() // to be called before it is told what to do
 }
 
 // standBy starts run, which is to run a script in a slot that it has, and to call begun when it has a session; nil if there
@@ -25,10 +26,12 @@ func (n *conn) standBy(ctx context.Context, run func(ctx context.Context, in *pi
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &standby{in: newPipe(streamLimit), cancel: cancel, begun: make(chan struct{}), ended: make(chan struct{})}
+	n.idle.Add(1)
+	s := &standby{work: sync.OnceFunc(func() { n.idle.Add(-1) }), in: newPipe(streamLimit), cancel: cancel, begun: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		defer cancel()
+		defer s.work()
 		s.err = run(ctx, s.in, func() { close(s.begun) })
 		s.in.refuse(errNotTaken)
 	}()

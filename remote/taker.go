@@ -78,6 +78,7 @@ func (t *taker) match() {
 func (t *taker) send(pack *packing) error {
 	defer pack.in.close()
 	pack.how = pack.worthwhile()
+	t.work()
 	_, err := fmt.Fprintln(t.in, pack.how)
 	if err == nil {
 		chunks := bufio.NewWriterSize(chunked{t.in}, archiveChunk)
