@@ -30,7 +30,7 @@ type conn struct {
 	warming atomic.Bool  // the next ready shell
 	misses  atomic.Int32 // ready shells in a row that were of no use
 	waiting atomic.Int32 // transfers that wait for a slot
-	idle    atomic.Int32 // that have one and carry nothing yet
+	busy    atomic.Int32 // that carry something, and for which somebody waits
 	scripts atomic.Bool  // files.sh has been met on the machine
 	pushed  sync.Map     // directories on the machine to which a push has come to its end
 	trip    atomic.Int64 // the shortest round trip so far, in nanoseconds; 0: not known
@@ -181,6 +181,10 @@ func (n *conn) exec(ctx context.Context, e execution) (int, error) {
 	if !e.standby {
 		if err := n.await(ctx, slots); err != nil {
 			return 0, err
+		}
+		if e.bulk {
+			n.busy.Add(1)
+			defer n.busy.Add(-1)
 		}
 	}
 	type result struct {

@@ -79,7 +79,7 @@ func (s *silence) watch(n *conn) (stop func()) {
 		if n.ping(s.patience / 3) {
 			s.broken.Store(true) // whatever the clock says: it may have been set back
 		}
-		if s.note(n); s.kept() && len(n.bulk) <= int(n.idle.Load()) {
+		if s.note(n); s.kept() && n.busy.Load() == 0 {
 			n.close()
 		}
 	})

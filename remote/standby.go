@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // standby is a script that has been started before it is known what it is to do. sshd lets input come only a round trip after
@@ -15,8 +16,23 @@ type standby struct {
 	cancel context.CancelFunc
 	begun  chan struct{} // closed when it has a session
 	ended  chan struct{}
-	err    error  // of it, when it has ended
-	work   func() // to be called before it is told what to do
+	err    error // of it, when it has ended
+
+	of    *conn
+	state atomic.Int32 // idle, working, over
+}
+
+const (
+	idle = iota
+	working
+	over
+)
+
+// work is to be called before it is told what to do.
+func (s *standby) work() {
+	if s.state.CompareAndSwap(idle, working) {
+		s.of.busy.Add(1)
+	}
 }
 
 // standBy starts run, which is to run a script in a slot that it has, and to call begun when it has a session; nil if there
@@ -26,13 +42,14 @@ func (n *conn) standBy(ctx context.Context, run func(ctx context.Context, in *pi
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	n.idle.Add(1)
-	s := &standby{work: sync.OnceFunc(func() { n.idle.Add(-1) }), in: newPipe(streamLimit), cancel: cancel, begun: make(chan struct{}), ended: make(chan struct{})}
+	s := &standby{of: n, in: newPipe(streamLimit), cancel: cancel, begun: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		defer cancel()
-		defer s.work()
 		s.err = run(ctx, s.in, func() { close(s.begun) })
+		if s.state.Swap(over) == working {
+			n.busy.Add(-1)
+		}
 		s.in.refuse(errNotTaken)
 	}()
 	return s

@@ -133,7 +133,8 @@ func (t *taker) settle() error {
 	}
 }
 
-// finish is the end of it, when all that was sent is in its place; with an error, as it is.
+// finish is the end of it, when all that was sent is in its place; with an error, as it is. That it has ended would be told a
+// round trip later, and is no news.
 func (t *taker) finish(err error) error {
 	if t == nil || err != nil {
 		return err
@@ -141,7 +142,8 @@ func (t *taker) finish(err error) error {
 	if err := t.settle(); err != nil {
 		return err
 	}
-	return t.end()
+	t.drop()
+	return nil
 }
 
 // crew are the takers of one push.
