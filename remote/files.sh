@@ -351,7 +351,7 @@ held() {
 	exec 3<&0
 	{
 		head -c "$bytes" <&3
-		{ cat <&3; kill -TERM 0; } >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
+		{ cat <&3; kill -TERM -$$; } >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
 	} | sh "$0" "$@" 3<&-
 	exit
 }
