@@ -204,6 +204,8 @@ func TestReadOutput(t *testing.T) {
 func TestPagingLosesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	alphabet := []string{"a", "é", "€", "😀", "\xff", "\xe2\x82", "\n"}
+	d := &desk{row: ready()}
+	tool := toolOf(t, tools.Deps{Leases: d}, "read_output")
 	for range 300 {
 		var all strings.Builder
 		clean := true
@@ -213,7 +215,7 @@ func TestPagingLosesNothing(t *testing.T) {
 			all.WriteString(piece)
 		}
 		limit := 16 + random.IntN(20)
-		tool := toolOf(t, tools.Deps{Leases: pages([]byte(all.String()), exited(0))}, "read_output")
+		d.page = pages([]byte(all.String()), exited(0)).page
 		var read strings.Builder
 		for offset, turns := int64(0), 0; ; turns++ {
 			require.Less(t, turns, 1000, "the reader does not get on")

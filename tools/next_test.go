@@ -2,6 +2,7 @@ package tools_test
 
 import (
 	"encoding/json"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,22 +26,26 @@ func nextOf(t *testing.T, answer map[string]any) string {
 		require.NotContains(t, next, "arguments", "arguments of no tool")
 		return text
 	}
-	for _, tool := range tools.All(tools.Deps{}) {
-		if tool.Name != name {
-			continue
-		}
-		given := map[string]any{}
-		if a, ok := next["arguments"].(map[string]any); ok {
-			given = a
-		}
-		raw, err := json.Marshal(given)
-		require.NoError(t, err)
-		require.NoError(t, schemaOf(t, tool.InputSchema).Validate(given), "next would call %s with %s", name, raw)
-		return text
+	takes, ok := inputs()[name]
+	require.True(t, ok, "next names no tool: %s", name)
+	given := map[string]any{}
+	if a, ok := next["arguments"].(map[string]any); ok {
+		given = a
 	}
-	require.FailNow(t, "next names no tool", name)
-	return ""
+	raw, err := json.Marshal(given)
+	require.NoError(t, err)
+	require.NoError(t, schemaOf(t, takes).Validate(given), "next would call %s with %s", name, raw)
+	return text
 }
+
+// inputs are the input schemas of all tools. They are made once: that takes far longer than a call.
+var inputs = sync.OnceValue(func() map[string]json.RawMessage {
+	of := map[string]json.RawMessage{}
+	for _, tool := range tools.All(tools.Deps{}) {
+		of[tool.Name] = tool.InputSchema
+	}
+	return of
+})
 
 // A tool that is left out is nobody's next call.
 func TestNextNamesOnlyWhatIsServed(t *testing.T) {

@@ -15,27 +15,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 )
 
-const (
-	// crashVariable names a directory of traps: see arm.
-	crashVariable = "GPULEASE_TEST_CRASH_AT"
-	// paceVariable is the time between two requests, instead of Lambda's.
-	paceVariable = "GPULEASE_TEST_PACE"
-)
+// crashVariable names a directory of traps: see arm.
+const crashVariable = "GPULEASE_TEST_CRASH_AT"
 
 // A child of these tests has the hooks that the product has not.
 func init() {
 	if dir := os.Getenv(crashVariable); dir != "" && len(os.Args) > 1 {
 		hooks.crash = func(point string) { spring(filepath.Join(dir, os.Args[1]+"."+point)) }
-	}
-	if every, err := time.ParseDuration(os.Getenv(paceVariable)); err == nil {
-		hooks.pace = func(c lambda.PacerConfig) lambda.PacerConfig {
-			c.Interval, c.LaunchInterval = every, every
-			return c
-		}
 	}
 }
 
@@ -92,7 +81,7 @@ func (x trap) sprung(why func() string) {
 	}
 }
 
-// impatient is a world without a rate limit, whose processes die in traps.
+// impatient is a world with hardly a rate limit, whose processes die in traps.
 func impatient(t *testing.T, cfg lambdatest.Config, env ...string) *world {
 	w := newWorld(t, cfg)
 	w.env = append(w.env, crashVariable+"="+w.traps(), paceVariable+"=15ms")

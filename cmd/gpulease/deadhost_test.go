@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -101,43 +102,46 @@ func (c *stage) keepers() (pids []int) {
 // The process of the agent host is killed with kill -9 one second after the launch.
 func TestHostIsKilledOneSecondAfterTheLaunch(t *testing.T) {
 	t.Parallel()
+	var all sync.WaitGroup // as parallel subtests they would begin after all others, and be waited for alone
 	for _, how := range []string{"alone", "with its server", "with its server and the keeper"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			c := newStage(newWorld(t, lambdatest.Config{}))
-			h := c.launchByHost()
-			require.Len(t, c.ours(), 1)
-			launched := c.ours()[0].LaunchedAt
-			require.True(t, c.keeperRuns())
-			time.Sleep(time.Until(launched.Add(time.Second))) // the moment of the kill
-			target := h.cmd.Process.Pid
-			if how != "alone" {
-				target = -target // the whole group
-			}
-			require.NoError(t, syscall.Kill(target, syscall.SIGKILL))
-			require.Error(t, h.cmd.Wait())
-			killed := time.Since(launched)
-			require.Less(t, killed, 5*time.Second)
-			require.Eventually(t, func() bool { return !alive(h.server) }, 20*time.Second, 10*time.Millisecond, "the server ends with its host")
-			if how == "with its server and the keeper" {
-				for _, pid := range c.keepers() {
-					require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		all.Go(func() {
+			t.Run(how, func(t *testing.T) {
+				c := newStage(newWorld(t, lambdatest.Config{}))
+				h := c.launchByHost()
+				require.Len(t, c.ours(), 1)
+				launched := c.ours()[0].LaunchedAt
+				require.True(t, c.keeperRuns())
+				time.Sleep(time.Until(launched.Add(time.Second))) // the moment of the kill
+				target := h.cmd.Process.Pid
+				if how != "alone" {
+					target = -target // the whole group
 				}
-				require.Eventually(t, func() bool { return !c.keeperRuns() }, 10*time.Second, 10*time.Millisecond)
-				c.reapedAtItsHardStop()
-				return
-			}
-			require.True(t, c.keeperRuns(), "the keeper outlives them")
-			l := c.untilLease("ended", func(l lease.Lease) bool { return l.State == lease.Ended })
-			require.Equal(t, lease.Deadline, l.Reason)
-			i := c.ours()[0]
-			require.False(t, i.StopCalledAt.Before(l.Deadline), "it had all of its time")
-			require.False(t, i.TerminatedAt.After(l.Deadline.Add(time.Minute)), "it is gone by its deadline plus 60 s")
-			t.Logf("killed %s after the launch; gone %s after the deadline", killed.Round(time.Millisecond), i.TerminatedAt.Sub(l.Deadline).Round(time.Millisecond))
-			c.verdict()
-			require.Eventually(t, func() bool { return !c.keeperRuns() }, 15*time.Second, 20*time.Millisecond, "the keeper ends when nothing lives")
+				require.NoError(t, syscall.Kill(target, syscall.SIGKILL))
+				require.Error(t, h.cmd.Wait())
+				killed := time.Since(launched)
+				require.Less(t, killed, 5*time.Second)
+				require.Eventually(t, func() bool { return !alive(h.server) }, 20*time.Second, 10*time.Millisecond, "the server ends with its host")
+				if how == "with its server and the keeper" {
+					for _, pid := range c.keepers() {
+						require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+					}
+					require.Eventually(t, func() bool { return !c.keeperRuns() }, 10*time.Second, 10*time.Millisecond)
+					c.reapedAtItsHardStop()
+					return
+				}
+				require.True(t, c.keeperRuns(), "the keeper outlives them")
+				l := c.untilLease("ended", func(l lease.Lease) bool { return l.State == lease.Ended })
+				require.Equal(t, lease.Deadline, l.Reason)
+				i := c.ours()[0]
+				require.False(t, i.StopCalledAt.Before(l.Deadline), "it had all of its time")
+				require.False(t, i.TerminatedAt.After(l.Deadline.Add(time.Minute)), "it is gone by its deadline plus 60 s")
+				t.Logf("killed %s after the launch; gone %s after the deadline", killed.Round(time.Millisecond), i.TerminatedAt.Sub(l.Deadline).Round(time.Millisecond))
+				c.verdict()
+				require.Eventually(t, func() bool { return !c.keeperRuns() }, 15*time.Second, 20*time.Millisecond, "the keeper ends when nothing lives")
+			})
 		})
 	}
+	all.Wait()
 }
 
 // reapedAtItsHardStop ends a lease that nobody looks after any more from an empty

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gpulease/gpulease/lambda"
 	"github.com/gpulease/gpulease/lambda/lambdatest"
 	"github.com/gpulease/gpulease/lease"
 	"github.com/gpulease/gpulease/ledger/postgrestest"
@@ -26,6 +28,18 @@ import (
 // asProgram makes the test binary behave as gpulease, so that tests can start
 // real processes of it and kill them.
 const asProgram = "GPULEASE_TEST_AS_PROGRAM"
+
+// paceVariable is the time between two requests to the cloud, instead of Lambda's.
+const paceVariable = "GPULEASE_TEST_PACE"
+
+func init() {
+	if every, err := time.ParseDuration(os.Getenv(paceVariable)); err == nil {
+		hooks.pace = func(c lambda.PacerConfig) lambda.PacerConfig {
+			c.Interval, c.LaunchInterval = every, every
+			return c
+		}
+	}
+}
 
 // children are what else the test binary can be as a process, by its first argument.
 var children = map[string]func(args []string) int{}
@@ -46,7 +60,7 @@ func TestMain(m *testing.M) {
 	// These tests wait far more than they work: as many as there are cores would
 	// leave the cores idle.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
@@ -71,6 +85,10 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 	if cfg.BootTime == 0 {
 		cfg.BootTime = time.Second
 	}
+	if cfg.Linger == 0 {
+		// On a busy computer an instance must not be gone from the listing before anybody has seen it terminated.
+		cfg.Linger = time.Minute
+	}
 	cfg.SSHHosts = true
 	dir := t.TempDir()
 	cfg.Dir = filepath.Join(dir, "cloud")
@@ -81,6 +99,7 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 		"GPULEASE_API_URL=" + sim.URL(), "GPULEASE_SSH_PORT=" + strconv.Itoa(sim.SSHPort()), "LAMBDA_API_KEY=" + sim.APIKey(),
 		"GPULEASE_STATE_DIR=" + w.state(),
 		"GORACE=atexit_sleep_ms=0", // with the race detector each process would end a second later
+		paceVariable + "=100ms",    // most tests would wait for their turn at the cloud most of the time
 	}
 	// Whatever a test leaves alive ends here, and the keeper with it.
 	t.Cleanup(func() {
@@ -89,6 +108,11 @@ func newWorld(t *testing.T, cfg lambdatest.Config) *world {
 		require.Eventually(t, func() bool { return !w.keeperRuns() }, keeperAgain+15*time.Second, 50*time.Millisecond, "the keeper ends when nothing lives")
 	})
 	return w
+}
+
+// keepPace lets the program ask the cloud no faster than Lambda allows, as it does outside of tests.
+func (w *world) keepPace() {
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, paceVariable+"=") })
 }
 
 func (w *world) state() string { return filepath.Join(w.dir, "state") }

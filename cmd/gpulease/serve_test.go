@@ -19,6 +19,7 @@ const testType = "gpu_1x_a10"
 func TestTheWholeLoopThroughAnMCPClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lambdatest.Config{})
+	w.keepPace()
 	h := w.host()
 
 	a := h.ok("launch_lease", map[string]any{"type": testType, "ttl_minutes": 30, "dry_run": true})

@@ -20,6 +20,7 @@ import (
 // live is a live check against a simulated cloud. Only its own reading client is
 // not held back to one request a second: the servers that it starts are.
 func (w *world) live() smoke.Options {
+	w.keepPace()
 	key, err := lambda.ParseKey(w.sim.APIKey())
 	require.NoError(w.t, err)
 	var cloud doctor.Cloud

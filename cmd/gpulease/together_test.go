@@ -80,7 +80,6 @@ func TestLeaderIsSuspendedDuringItsOwnLaunch(t *testing.T) {
 	}
 
 	t.Run("before its call", func(t *testing.T) {
-		t.Parallel()
 		c, wake, answer := start(t, "launch-marked")
 		marked := time.Now()
 		c.advance(16 * time.Minute)
