@@ -110,6 +110,29 @@ func TestMachineThatIsNotListedIsSaidToBe(t *testing.T) {
 	k.settled(k.over(l.ID))
 }
 
+// A machine in use that the cloud calls unhealthy is billed on. Whoever works on it hears so, and
+// that it is well again; it is not ended, since what is on it may still be wanted.
+func TestMachineInUseThatTheCloudCallsUnhealthyIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	var p proxy
+	k := newKit(t, p.config(lambdatest.Config{}))
+	l := k.launch(lease.LaunchRequest{TTL: 2 * time.Hour})
+	l = k.untilState(l.ID, lease.Ready)
+	const said = "the cloud calls the machine unhealthy"
+	before := l.Detail
+	warnings := func() string { return strings.Join(k.m.Status(t.Context(), l).Warnings, "\n") }
+	require.NotContains(t, warnings(), said)
+	p.set(func(_ *http.Request, status int, body string) (int, string) {
+		return status, strings.ReplaceAll(body, `"active"`, `"unhealthy"`)
+	})
+	l = k.until(l.ID, "called unhealthy", func(l lease.Lease) bool { return strings.HasSuffix(l.Detail, said) })
+	require.Equal(t, lease.Ready, l.State)
+	require.Contains(t, warnings(), said)
+	p.set(nil)
+	l = k.until(l.ID, "well again", func(l lease.Lease) bool { return l.Detail == before })
+	require.NotContains(t, warnings(), said)
+}
+
 // A machine that was ending already could not be ended: the call was an error, and the
 // program took that for a failure of its own.
 func TestIncidentMachineThatWasTerminatingCouldNotBeTerminated(t *testing.T) {

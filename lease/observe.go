@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gpulease/gpulease/lambda"
@@ -51,6 +52,12 @@ func (r *reconciler) present(ctx context.Context, l Lease, inst lambda.Instance,
 	}
 	if inst.Status != lambda.StatusBooting {
 		r.up[l.ID] = true
+	}
+	if l.State == Ready {
+		l.Detail = strings.TrimSuffix(l.Detail, calledUnhealthy)
+		if inst.Status == lambda.StatusUnhealthy {
+			l.Detail += calledUnhealthy
+		}
 	}
 	if !r.up[l.ID] && l.ReadyAt.IsZero() && (inst.FirstHealthy == nil || inst.FirstHealthy.IsZero()) && at.sure && at.billedFrom().After(l.BillingFrom) {
 		l.BillingFrom = at.billedFrom() // not billed up to here
@@ -114,6 +121,12 @@ func (r *reconciler) sickFor(id ID, at time.Time) time.Duration {
 	return at.Sub(since)
 }
 
+// calledUnhealthy ends the detail of a lease in use while the cloud says so. It ends nothing:
+// what the machine has may still be wanted, and whether it works SSH tells.
+const calledUnhealthy = "; the cloud calls the machine unhealthy"
+
+func (l Lease) callsUnhealthy() bool { return strings.HasSuffix(l.Detail, calledUnhealthy) }
+
 func changeNote(was, is Lease) string {
 	switch {
 	case was.InstanceID != is.InstanceID:
@@ -124,6 +137,8 @@ func changeNote(was, is Lease) string {
 		return "address " + is.Addr
 	case was.Missing != is.Missing:
 		return "listed again"
+	case was.callsUnhealthy() != is.callsUnhealthy():
+		return is.Detail
 	}
 	return "seen"
 }

@@ -169,5 +169,8 @@ func (m *Manager) endJobs(ctx context.Context, t remote.Target) string {
 	case left > 0:
 		return fmt.Sprintf("%d of %d jobs were ended", running-left, running)
 	}
+	if running == 1 {
+		return "1 job was ended"
+	}
 	return fmt.Sprintf("%d jobs were ended", running)
 }

@@ -159,7 +159,7 @@ func TestJobsAreEndedAtTheDeadline(t *testing.T) {
 	k.sim.Advance(59 * time.Minute)
 	got := k.untilState(l.ID, lease.Ended)
 	require.Equal(t, lease.Deadline, got.Reason)
-	require.Equal(t, "1 jobs were ended", got.Rescue)
+	require.Equal(t, "1 job was ended", got.Rescue)
 	require.Equal(t, remote.ReasonCancelled, k.machine.jobs[0].Reason)
 	require.Empty(t, k.machine.jobs[1].Reason)
 	k.settled(got)

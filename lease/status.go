@@ -206,6 +206,9 @@ func (m *Manager) status(ctx context.Context, l Lease, g *glance) Status {
 			warn("the launch call's answer was lost; the account is being searched, and %s stay reserved", l.Reserved)
 		}
 	case Ready:
+		if l.callsUnhealthy() {
+			warn("the cloud calls the machine unhealthy, and it is billed on: if it does not answer, stop the lease")
+		}
 		if left := l.Deadline.Sub(now); left < deadlineNear {
 			warn("the deadline is in %s; the machine and what is on it are gone then", max(0, left).Round(time.Second))
 		}

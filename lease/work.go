@@ -103,9 +103,11 @@ func (m *Manager) RunCommand(ctx context.Context, id ID, call string, c remote.C
 		}
 		return j, stdout, stderr, m.machineError("start the command", l, err)
 	case call != "" && j.Command != c.String():
-		return j, stdout, stderr, &Error{
+		has := j.Command
+		j.Job = remote.Job{} // it is not this call's
+		return j, remote.Excerpt{}, remote.Excerpt{}, &Error{
 			Code: CodeInvalidInput, Message: "the same call was used for another command; nothing was started", LeaseID: id,
-			Why: fmt.Sprintf("job %s has it: %s", jobID, j.Command), Next: "use a new client_request_id, or repeat the first command as it was",
+			Why: fmt.Sprintf("job %s has it: %s", jobID, has), Next: "use a new client_request_id, or repeat the first command as it was",
 		}
 	}
 	return j, stdout, stderr, nil

@@ -41,7 +41,8 @@ func TestTheSameCallIsTheSameJob(t *testing.T) {
 	require.NotEqual(t, first.ID, other.ID)
 	require.Len(t, jobs, 2)
 
-	_, err = run("a", "rm -rf build")
+	refused, err := run("a", "rm -rf build")
+	require.Empty(t, refused.ID, "the job is another call's, and nobody is to be told that this call has started it")
 	require.Equal(t, lease.CodeInvalidInput, lease.CodeOf(err))
 	require.ErrorContains(t, err, "job "+first.ID+" has it: make")
 	require.Len(t, jobs, 2)

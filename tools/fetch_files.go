@@ -71,7 +71,7 @@ func fetchFiles(l interface {
 			Complete: err == nil, LocalDir: dir, Files: len(sum.Files), Bytes: sum.Bytes, Manifest: lease.ManifestName,
 			Missing: shownPaths(sum.Missing, asIs), Left: shownPaths(sum.Left, leftLine), Skipped: shownPaths(sum.Skipped, skippedLine),
 			Fetched:     shownPaths(sum.Files, func(f remote.Fetched) string { return f.Path }),
-			leaseBeside: besideOf(s), advice: adviceOf(s, say("run_command for more; stop_lease when you are done")),
+			leaseBeside: besideOf(s), advice: adviceOf(s, nextAfterFetch(in, sum)),
 		}
 		out.Tests = testsFetched(ctx, dir, sum.Files, func(text string) string { return string(hidden.mask(owner.ID, []byte(text))) })
 		out.Warnings = append(slices.Clone(out.Warnings), fetchWarnings(sum)...)
@@ -80,6 +80,14 @@ func fetchFiles(l interface {
 		}
 		return out, nil
 	})
+}
+
+// nextAfterFetch does not send an agent on to the end of the machine while what it asked for is not here.
+func nextAfterFetch(in fetchIn, sum remote.FetchSummary) step {
+	if len(sum.Missing) == 0 {
+		return say("run_command for more; stop_lease when you are done")
+	}
+	return say("what is missing is lost with the machine; run_command with find shows where it is (paths count from the home directory, variables are not replaced); fetch_files again brings it home")
 }
 
 // again are the arguments of the same call.

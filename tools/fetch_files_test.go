@@ -123,6 +123,7 @@ func TestFetchFiles(t *testing.T) {
 	require.Len(t, got["fetched"], 20)
 	require.Equal(t, []any{`"out/a\nerror internal: no"`, "out/01", "out/\uFFFD"}, got["fetched"].([]any)[:3], "a name is one line, and valid text")
 	require.Equal(t, []any{"*.log"}, got["missing"])
+	require.Contains(t, got["next"], "what is missing is lost with the machine", "the machine is not ended as if all were here")
 	require.Equal(t, []any{"out/pipe: not a file"}, got["skipped"])
 	require.Equal(t, []any{
 		"the deadline is in 5m0s", "1 path not on the machine; see missing", "1 path not fetched; see skipped",

@@ -86,7 +86,8 @@ func getLease(l interface {
 	})
 }
 
-// lookAtMachine adds what the machine tells. What it does not is a warning.
+// lookAtMachine adds what the machine tells. What it does not is a warning, and work on a
+// machine that does not answer is no next step.
 func (o *getOut) lookAtMachine(ctx context.Context, l Worker, id lease.ID, hidden *secrets) {
 	ctx, cancel := context.WithTimeout(ctx, jobsTime)
 	defer cancel()
@@ -96,22 +97,34 @@ func (o *getOut) lookAtMachine(ctx context.Context, l Worker, id lease.ID, hidde
 	looking.Go(func() { use, useErr = l.Use(ctx, id) })
 	jobs, err := l.Jobs(ctx, id)
 	looking.Wait()
-	o.Warnings = slices.Clone(o.Warnings)
+	known := o.Warnings
+	o.Warnings = slices.Clone(known)
 	if err != nil {
-		o.Warnings = append(o.Warnings, "its jobs could not be listed: "+Explain(err, nil).Message)
+		o.Warnings = append(o.Warnings, "its jobs could not be listed: "+without(Explain(err, nil).Message, known))
+		if Explain(err, nil).Code == lease.CodeSSHUnreachable {
+			o.Next = then("get_lease", with{"lease_id": id, "wait_seconds": 45}, "get_lease with lease_id %q and wait_seconds 45 says whether it comes back; stop_lease gives it up", id)
+		}
 	}
 	for i := range jobs {
 		jobs[i].Command = string(hidden.mask(id, []byte(jobs[i].Command)))
 	}
 	o.Jobs = summaries(jobs)
 	if useErr != nil {
-		o.Warnings = append(o.Warnings, "what the machine does could not be seen: "+Explain(useErr, nil).Message)
+		o.Warnings = append(o.Warnings, "what the machine does could not be seen: "+without(Explain(useErr, nil).Message, known))
 		return
 	}
 	o.Machine = machineOf(use)
 	if said := use.GPUUse.String(); said != "" {
 		o.GPUUse = said
 	}
+}
+
+// without leaves out of a message what is a warning already.
+func without(message string, known []string) string {
+	for _, w := range known {
+		message = strings.ReplaceAll(message, "; "+w, "")
+	}
+	return message
 }
 
 // settled reports whether a wait that began in state first is over: the agent can

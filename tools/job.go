@@ -93,7 +93,7 @@ func (f jobFields) line() string {
 		text += fmt.Sprintf(", CPU %.1f s", *f.CPUSeconds)
 	}
 	if f.PeakMemoryMiB != nil {
-		text += fmt.Sprintf(", at most %d MiB", *f.PeakMemoryMiB)
+		text += fmt.Sprintf(", memory at most %d MiB", *f.PeakMemoryMiB)
 	}
 	if f.HangingSeconds > 0 {
 		text += fmt.Sprintf(", HANGING: no output, CPU or GPU use for %d s", f.HangingSeconds)

@@ -258,6 +258,13 @@ func TestGetLeaseShowsJobs(t *testing.T) {
 	got, _ = answer(t, d, "get_lease", `{"lease_id":"abcdefghijkl"}`)
 	require.Equal(t, []any{"the deadline is near", "its jobs could not be listed: the machine does not answer"}, got["warnings"])
 	require.Equal(t, []string{"the deadline is near"}, d.warnings)
+	require.Equal(t, `get_lease with lease_id "abcdefghijkl" and wait_seconds 45 says whether it comes back; stop_lease gives it up`, got["next"], "not work on what does not answer")
+
+	d.jobs = func() ([]remote.Job, error) {
+		return nil, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "the machine does not answer; the deadline is near"}
+	}
+	got, _ = answer(t, d, "get_lease", `{"lease_id":"abcdefghijkl"}`)
+	require.Equal(t, []any{"the deadline is near", "its jobs could not be listed: the machine does not answer"}, got["warnings"], "nothing is said twice")
 }
 
 func TestListLeases(t *testing.T) {
@@ -296,6 +303,10 @@ func TestListLeases(t *testing.T) {
 	got, _ := answer(t, d, "list_leases", `{}`)
 	require.Empty(t, got["leases"])
 	require.Equal(t, "list_capacity, then launch_lease for a machine", got["next"])
+	asked := lease.Lease{ID: "abcdefghijkl", State: lease.AwaitingApproval, DecideBy: noon}
+	d.list = func(bool, int) ([]lease.Lease, error) { return []lease.Lease{asked}, nil }
+	got, _ = answer(t, d, "list_leases", `{}`)
+	require.Contains(t, got["next"], "gpulease approve abcdefghijkl", "not another launch beside the one that waits")
 }
 
 func TestStopLease(t *testing.T) {

@@ -68,6 +68,9 @@ func listLeases(r Reader) Tool {
 			out.Warnings = append(out.Warnings, strings.Join(about[w], ", ")+": "+w)
 		}
 		out.Next = then("list_capacity", with{}, "list_capacity, then launch_lease for a machine")
+		if waiting := slices.IndexFunc(leases, func(l lease.Lease) bool { return l.State == lease.AwaitingApproval }); waiting >= 0 {
+			out.Next = nextFor(leases[waiting])
+		}
 		if total > 0 {
 			out.Next = say("get_lease for one of them; stop_lease for each that is not needed")
 		}

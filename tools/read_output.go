@@ -34,7 +34,7 @@ type readOut struct {
 	Tests      *testsOut `json:"tests,omitempty" jsonschema:"-"`
 	leaseBeside
 	advice
-	sought bool // a pattern was looked for
+	sought string // where a pattern was looked for, if one was
 }
 
 // streamBoth is both streams together; [remote.Stream] has one.
@@ -92,7 +92,7 @@ func readOutput(l interface {
 		s := status(ctx, l, o.owner)
 		out := readOut{
 			jobFields: fieldsOf(o.job), Stream: in.Stream, Data: valid(string(o.data)), Offset: o.offset, NextOffset: o.next, SizeBytes: o.size,
-			EOF: o.eof, Matches: o.matches, leaseBeside: besideOf(s), sought: in.Pattern != "",
+			EOF: o.eof, Matches: o.matches, leaseBeside: besideOf(s), sought: in.sought(),
 		}
 		out.advice = adviceOf(s, nextForPage(out, in, o.job.StderrBytes > 0))
 		if o.eof && in.Pattern == "" && in.Stream != string(remote.Stderr) {
@@ -223,6 +223,19 @@ func nextForPage(o readOut, in readIn, complained bool) step {
 	}
 }
 
+// sought is the part of the stream in which the pattern is looked for.
+func (in readIn) sought() string {
+	switch {
+	case in.Pattern == "":
+		return ""
+	case in.Offset < 0:
+		return fmt.Sprintf("the last %s of %s", plural(int(-in.Offset), "byte"), in.Stream)
+	case in.Offset > 0:
+		return fmt.Sprintf("%s from byte %d on", in.Stream, in.Offset)
+	}
+	return in.Stream
+}
+
 // Text is the job in a line and the page.
 func (o readOut) Text() string {
 	soFar := ""
@@ -232,8 +245,8 @@ func (o readOut) Text() string {
 	switch {
 	case o.Matches > 0:
 		return fmt.Sprintf("%s; %s of %s\n%s", o.jobFields.line(), count(o.Matches, "match"), o.Stream, o.Data) + o.lines()
-	case o.sought:
-		return fmt.Sprintf("%s; no match in %s, which has %d bytes%s", o.jobFields.line(), o.Stream, o.SizeBytes, soFar) + o.lines()
+	case o.sought != "":
+		return fmt.Sprintf("%s; no match in %s, which has %d bytes%s", o.jobFields.line(), o.sought, o.SizeBytes, soFar) + o.lines()
 	}
 	sep := "; "
 	if o.Tests != nil {

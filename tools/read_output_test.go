@@ -61,6 +61,10 @@ func TestReadOutputByPattern(t *testing.T) {
 	require.Equal(t, "", got["data"])
 	require.Equal(t, true, got["eof"])
 	require.Contains(t, got["next"], "without pattern")
+	for offset, where := range map[string]string{"-5": "the last 5 bytes of stderr", "-1": "the last 1 byte of stderr", "150": "stderr from byte 150 on"} {
+		_, text = answer(t, d, "read_output", `{"job_id":"`+jobID+`","stream":"stderr","pattern":"x","offset":`+offset+`}`)
+		require.Contains(t, text, "; no match in "+where+", which has 200 bytes\n")
+	}
 
 	require.Contains(t, failed(t, d, "read_output", `{"job_id":"`+jobID+`","stream":"both","pattern":"x"}`), "error invalid_input: a pattern is looked for in one stream")
 }

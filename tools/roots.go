@@ -125,7 +125,7 @@ func pathDenied(dir, why string, roots []string) error {
 	e := &lease.Error{Code: lease.CodePathDenied, Message: fmt.Sprintf("%q is outside of what this server may touch", dir), Why: why}
 	if e.Why == "" {
 		e.Why = "it may read and write below " + strings.Join(roots, ", ")
-		e.Next = "give a directory below that; a person can start the server elsewhere"
+		e.Next = "give a directory below that; a person can open another one with gpulease serve --root DIR"
 	}
 	return e
 }

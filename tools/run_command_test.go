@@ -39,7 +39,7 @@ func TestTheResultSaysWhatTheJobUsed(t *testing.T) {
 	require.Equal(t, "SIGKILL", got["signal"])
 	require.Equal(t, "oom", got["reason"])
 	require.Equal(t, []any{"killed for lack of memory: process 4242 (python3)"}, got["trouble"])
-	require.Contains(t, text, "job "+jobID+": exited, exit code 137, SIGKILL, oom, 1.2 s, CPU 12.3 s, at most 2048 MiB\ntrouble: killed for lack of memory: process 4242 (python3)\n")
+	require.Contains(t, text, "job "+jobID+": exited, exit code 137, SIGKILL, oom, 1.2 s, CPU 12.3 s, memory at most 2048 MiB\ntrouble: killed for lack of memory: process 4242 (python3)\n")
 
 	j = running()
 	j.Hanging, j.CPUTime, j.PeakMemoryMiB = 90*time.Second, remote.Unknown, remote.Unknown

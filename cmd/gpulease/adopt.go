@@ -79,6 +79,10 @@ func (a *app) hintAtLost(ctx context.Context, w io.Writer) {
 		return
 	}
 	for _, id := range slices.Sorted(maps.Keys(found)) {
-		fmt.Fprintf(w, "gpulease: %d machines of gpulease run in this account that this ledger does not know: ledger %s has launched them. If that was lost, gpulease reap --adopt takes them over.\n", len(found[id]), id)
+		machines, them := fmt.Sprintf("%d machines of gpulease run", len(found[id])), "them"
+		if len(found[id]) == 1 {
+			machines, them = "1 machine of gpulease runs", "it"
+		}
+		fmt.Fprintf(w, "gpulease: %s in this account that this ledger does not know: ledger %s has launched %s. If that was lost, gpulease reap --adopt takes %s over.\n", machines, id, them, them)
 	}
 }

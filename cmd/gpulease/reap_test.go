@@ -130,7 +130,7 @@ func TestAdoptionAfterTheLossOfAllState(t *testing.T) {
 	h.kill()
 	w.loseState()
 	for _, ask := range [][]string{{"leases"}, {"stop", "--all"}} {
-		require.Regexp(t, `1 machines of gpulease run in this account .* ledger \w{4} has launched them. If that was lost, gpulease reap --adopt`, w.says(0, ask...))
+		require.Regexp(t, `1 machine of gpulease runs in this account .* ledger \w{4} has launched it. If that was lost, gpulease reap --adopt`, w.says(0, ask...))
 	}
 
 	out := w.says(0, "reap", "--adopt")
