@@ -19,9 +19,9 @@ type present struct {
 	many   bool   // it can take several archives at once
 	ranged bool   // and parts of a file
 
-	stats  map[string]string // what stat says of a file
-	now    int64             // the machine's clock, unix seconds
-	hashed int               // files that had to be read
+	stats map[string]string // what stat says of a file
+	now   int64             // the machine's clock, unix seconds
+	read  map[string]bool   // files that had to be read for their hash
 }
 
 // mostStats bounds what the machine says of the files themselves: of half a million.
@@ -63,7 +63,7 @@ func (j *pushing) probe(ctx context.Context, n *conn, meanwhile func()) (present
 // parsePresent reads the reply of "files.sh probe" for these paths.
 func parsePresent(r reply, paths []string) (present, error) {
 	p := present{
-		kinds: map[string]byte{}, hashes: map[string]string{}, stats: map[string]string{},
+		kinds: map[string]byte{}, hashes: map[string]string{}, stats: map[string]string{}, read: map[string]bool{},
 		how: r.get("how"), many: r.get("many") == "yes", ranged: r.get("ranged") == "yes",
 	}
 	parts, err := r.parts(4)
@@ -135,7 +135,7 @@ func (p *present) readStats(r reply, stats, sums, closed []byte) error {
 			return fmt.Errorf("%w: hash %q", ErrMachine, line)
 		}
 		p.hashes[name] = hash
-		p.hashed++
+		p.read[name] = true
 	}
 	unreadable := map[string]bool{}
 	for _, name := range splitList(closed) {
@@ -182,28 +182,36 @@ func (p *present) readFile(name, stat string, mode uint64, unreadable bool) {
 // settled is how old a file's change time must be, in seconds, for it to tell the next change apart.
 const settled = 2
 
-// seen is what stat says of the files that are as the manifest has them.
-func (p *present) seen() []string {
-	var list []string
+// seen is what stat says of the files that are as the manifest has them, and how many files and bytes of them were read in vain.
+func (p *present) seen() (list []string, files int, size int64) {
 	for name, stat := range p.stats {
 		if was := p.old[name]; was.kind != kindFile || was.hash == "" || was.hash != p.hashes[name] {
 			continue
 		}
-		changed, _, _ := strings.Cut(strings.SplitN(stat, " ", 6)[4], ".")
-		if at, err := strconv.ParseInt(changed, 10, 64); err == nil && at+settled < p.now {
-			list = append(list, stat)
+		words := strings.SplitN(stat, " ", 6)
+		changed, _, _ := strings.Cut(words[4], ".")
+		if at, err := strconv.ParseInt(changed, 10, 64); err != nil || at+settled >= p.now {
+			continue
+		}
+		list = append(list, stat)
+		if p.read[name] {
+			length, _ := strconv.ParseInt(words[2], 10, 64)
+			files, size = files+1, size+length
 		}
 	}
-	return list
+	return list, files, size
 }
 
-// worthRemembering is how many files must have been read in vain for the machine to take note of them.
-const worthRemembering = 64
+// So many files, or so many bytes, must have been read in vain for the machine to take note of them: that takes a round trip.
+const (
+	worthFiles = 64
+	worthBytes = 8 << 20
+)
 
 // remember tells the machine what it need not read again.
 func (j *pushing) remember(n *conn, there present) error {
-	list := there.seen()
-	if there.hashed < worthRemembering || len(list) < worthRemembering {
+	list, files, size := there.seen()
+	if files < worthFiles && size < worthBytes {
 		return nil
 	}
 	_, err := n.call(j.ctx, request{

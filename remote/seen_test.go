@@ -16,6 +16,22 @@ import (
 	"github.com/gpulease/gpulease/remote"
 )
 
+// startReader starts a machine that tells how many files it has read for their hashes since it was last asked. Files count
+// only when they have been left alone for two seconds. Its clock is set ahead instead of waiting, and so is the pool's to be.
+func startReader(t *testing.T) (h *host, read func() int) {
+	t.Helper()
+	h = startHost(t)
+	sum, err := exec.LookPath("sha256sum")
+	require.NoError(t, err)
+	h.shim(t, "date", "#!/bin/sh\nexec /bin/date -d '+1 hour' \"$@\"\n")
+	h.shim(t, "sha256sum", fmt.Sprintf("#!/bin/sh\nfor f; do case $f in ./*) echo \"$f\" >>\"$HOME/read\";; esac; done\nexec %s \"$@\"\n", sum))
+	return h, func() int {
+		data, _ := os.ReadFile(filepath.Join(h.home, "read"))
+		_ = os.Remove(filepath.Join(h.home, "read"))
+		return strings.Count(string(data), "\n")
+	}
+}
+
 // From the third push on neither side reads what has not changed, and an edit of the same size with the old time is
 // found all the same, on either side.
 func TestPushReadsOnlyWhatMayHaveChanged(t *testing.T) {
@@ -23,12 +39,7 @@ func TestPushReadsOnlyWhatMayHaveChanged(t *testing.T) {
 	if exec.Command("comm", "-z", "/dev/null", "/dev/null").Run() != nil {
 		t.Skip("needs GNU's comm")
 	}
-	h := startHost(t)
-	sum, err := exec.LookPath("sha256sum")
-	require.NoError(t, err)
-	// Files count only when they have been left alone for two seconds. Both clocks are set ahead instead of waiting.
-	h.shim(t, "date", "#!/bin/sh\nexec /bin/date -d '+1 hour' \"$@\"\n")
-	h.shim(t, "sha256sum", fmt.Sprintf("#!/bin/sh\nfor f; do case $f in ./*) echo \"$f\" >>\"$HOME/read\";; esac; done\nexec %s \"$@\"\n", sum))
+	h, read := startReader(t)
 	p := newPool(t, remote.Config{Now: func() time.Time { return time.Now().Add(time.Hour) }})
 	ctx, src, dst := testContext(t), t.TempDir(), filepath.Join(h.home, "dst")
 	want := map[string]string{}
@@ -36,11 +47,6 @@ func TestPushReadsOnlyWhatMayHaveChanged(t *testing.T) {
 		name := fmt.Sprintf("d%d/file %d", i%7, i)
 		want[name] = fmt.Sprintf("content %03d", i)
 		write(t, filepath.Join(src, name), want[name])
-	}
-	read := func() int {
-		data, _ := os.ReadFile(filepath.Join(h.home, "read"))
-		_ = os.Remove(filepath.Join(h.home, "read"))
-		return strings.Count(string(data), "\n")
 	}
 	push := func(sent, hashed int) {
 		t.Helper()
@@ -72,4 +78,22 @@ func TestPushReadsOnlyWhatMayHaveChanged(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dst, "d0/file 28")))
 	require.NoError(t, os.Symlink("file 0", filepath.Join(dst, "d0/file 28")))
 	push(2, 2)
+}
+
+// A few large files are worth it, too.
+func TestPushReadsLargeFilesOnce(t *testing.T) {
+	t.Parallel()
+	if exec.Command("comm", "-z", "/dev/null", "/dev/null").Run() != nil {
+		t.Skip("needs GNU's comm")
+	}
+	h, read := startReader(t)
+	p, src := newPool(t, remote.Config{Now: func() time.Time { return time.Now().Add(time.Hour) }}), t.TempDir()
+	write(t, filepath.Join(src, "weights"), string(noise(9<<20)))
+	write(t, filepath.Join(src, "train.py"), "print()")
+	for _, want := range []struct{ sent, read int }{{2, 0}, {0, 2}, {0, 0}} {
+		s, err := p.Push(testContext(t), h.Target, src, "dst", remote.PushOptions{})
+		require.NoError(t, err)
+		require.Equal(t, want.sent, s.Sent)
+		require.Equal(t, want.read, read())
+	}
 }
