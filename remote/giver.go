@@ -8,7 +8,8 @@ import (
 // giver is a script on the machine that sends an archive of files, once it is told which.
 type giver struct {
 	*standby
-	unpack func(reply, *bufio.Reader) error // set before it is told
+	told   chan struct{}
+	unpack func(reply, *bufio.Reader) error // set before told is closed
 }
 
 // hire starts as many as there may be work for, while the machine looks at what there is.
@@ -18,11 +19,18 @@ func (j *fetching) hire(n *conn, all bool) {
 		want = bulkStreams
 	}
 	for len(j.givers) < want {
-		g := &giver{}
+		g := &giver{told: make(chan struct{})}
 		g.standby = n.standBy(j.ctx, func(ctx context.Context, in *pipe, begun func()) error {
 			return n.streaming(ctx, execution{
 				command: filesScript.command(heldUntold(j.verb("send", j.base, n.pressing()))), stdin: in, bulk: true, standby: true, begun: begun,
-			}, func(head reply, r *bufio.Reader) error { return g.unpack(head, r) })
+			}, func(head reply, r *bufio.Reader) error {
+				select {
+				case <-g.told: // a machine may answer before it is asked
+					return g.unpack(head, r)
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
 		})
 		if g.standby == nil {
 			return
@@ -65,6 +73,7 @@ func (j *fetching) keep(count int) {
 func (g *giver) give(ctx context.Context, paths []byte, unpack func(reply, *bufio.Reader) error) error {
 	defer context.AfterFunc(ctx, g.cancel)()
 	g.unpack = unpack
+	close(g.told)
 	g.work()
 	_, _ = g.in.Write(counted(paths)) // if it takes none, the end says why
 	<-g.ended

@@ -281,6 +281,42 @@ func TestPushToAMachineThatTakesNothing(t *testing.T) {
 	}
 }
 
+// A machine that answers before it is asked for anything.
+func TestFetchFromAMachineThatAnswersEarly(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	p := newPool(t, remote.Config{})
+	write(t, filepath.Join(h.home, "out/f"), "f")
+	_, err := p.Fetch(patient(t), h.Target, []string{"out"}, t.TempDir(), remote.FetchOptions{})
+	require.NoError(t, err)
+	scripts, err := filepath.Glob(filepath.Join(h.home, ".gpulease/lib/files-*.sh"))
+	require.NoError(t, err)
+	require.Len(t, scripts, 1)
+	script, err := os.ReadFile(scripts[0])
+	require.NoError(t, err)
+	// The list comes when the answers to what was not asked are here.
+	text := `case $* in
+"held - send "*) printf '\036gpulease\nhow none\n\n'; touch ~/early; exit 0 ;;
+*list*) for i in 1 2 3 4 5 6 7 8 9; do [ -e ~/early ] || sleep 0.2; done; sleep 0.3 ;;
+esac
+`
+	require.NoError(t, os.WriteFile(scripts[0], []byte(text+string(script)), 0o600))
+	for i := 0; ; i++ { // until the server has a session for what is to stand by
+		require.Less(t, i, 20)
+		here := t.TempDir()
+		sum, err := p.Fetch(patient(t), h.Target, []string{"out"}, here, remote.FetchOptions{})
+		require.NoError(t, err)
+		if _, err := os.Stat(filepath.Join(h.home, "early")); err == nil {
+			want := map[string]string{}
+			if sum.Complete() { // asked once more, with nothing that stood by
+				want["out/f"] = "f"
+			}
+			require.Equal(t, want, contents(t, here))
+			break
+		}
+	}
+}
+
 // What cannot be listed here makes nothing there.
 func TestPushOfWhatCannotBeListedMakesNothing(t *testing.T) {
 	t.Parallel()
