@@ -63,6 +63,17 @@ func unpacked(t *testing.T, log, dst string) (took, applied int) {
 	return strings.Count(string(text), ".sh take ./"+dst+" "), strings.Count(string(text), ".sh apply ./"+dst+" ")
 }
 
+// filesScript changes the script for files that the machine has: what is put is put in front of it.
+func (h *host) filesScript(t *testing.T) (put func(text string)) {
+	t.Helper()
+	scripts, err := filepath.Glob(filepath.Join(h.home, ".gpulease/lib/files-*.sh"))
+	require.NoError(t, err)
+	require.Len(t, scripts, 1)
+	script, err := os.ReadFile(scripts[0])
+	require.NoError(t, err)
+	return func(text string) { require.NoError(t, os.WriteFile(scripts[0], []byte(text+string(script)), 0o600)) }
+}
+
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	require.Eventually(t, is, 30*time.Second, 5*time.Millisecond, what)
@@ -248,11 +259,7 @@ func TestPushToAMachineThatTakesNothing(t *testing.T) {
 	src, want := manyMegabytes(t, 90)
 	_, err := p.Push(patient(t), h.Target, src, "dst", remote.PushOptions{})
 	require.NoError(t, err)
-	scripts, err := filepath.Glob(filepath.Join(h.home, ".gpulease/lib/files-*.sh"))
-	require.NoError(t, err)
-	require.Len(t, scripts, 1)
-	script, err := os.ReadFile(scripts[0])
-	require.NoError(t, err)
+	put := h.filesScript(t)
 	for name, answer := range map[string]string{
 		"Nothing":  `printf '\036gpulease\n\n'`,
 		"Nonsense": `printf 'what?\n'`,
@@ -260,7 +267,7 @@ func TestPushToAMachineThatTakesNothing(t *testing.T) {
 		"Failure":  `printf '\036gpulease\nerror conflict d1 is not a directory on the machine\n\n'`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.NoError(t, os.WriteFile(scripts[0], []byte(`[ "$1" != take ] || { `+answer+"; exit 0; }\n"+string(script)), 0o600))
+			put(`[ "$1" != take ] || { ` + answer + "; exit 0; }\n")
 			ctx, cancel := context.WithTimeout(patient(t), time.Minute)
 			defer cancel()
 			var err error
@@ -289,18 +296,13 @@ func TestFetchFromAMachineThatAnswersEarly(t *testing.T) {
 	write(t, filepath.Join(h.home, "out/f"), "f")
 	_, err := p.Fetch(patient(t), h.Target, []string{"out"}, t.TempDir(), remote.FetchOptions{})
 	require.NoError(t, err)
-	scripts, err := filepath.Glob(filepath.Join(h.home, ".gpulease/lib/files-*.sh"))
-	require.NoError(t, err)
-	require.Len(t, scripts, 1)
-	script, err := os.ReadFile(scripts[0])
-	require.NoError(t, err)
+	put := h.filesScript(t)
 	// The list comes when the answers to what was not asked are here.
-	text := `case $* in
+	put(`case $* in
 "held - send "*) printf '\036gpulease\nhow none\n\n'; touch ~/early; exit 0 ;;
 *list*) for i in 1 2 3 4 5 6 7 8 9; do [ -e ~/early ] || sleep 0.2; done; sleep 0.3 ;;
 esac
-`
-	require.NoError(t, os.WriteFile(scripts[0], []byte(text+string(script)), 0o600))
+`)
 	for i := 0; ; i++ { // until the server has a session for what is to stand by
 		require.Less(t, i, 20)
 		here := t.TempDir()
