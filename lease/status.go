@@ -77,13 +77,16 @@ func (m *Manager) Wait(ctx context.Context, id ID, d time.Duration, done func(Le
 	tick := time.NewTicker(storePoll)
 	defer tick.Stop()
 	var last Lease
+	late := false
 	for {
 		l, err := m.get(ctx, id)
 		switch {
 		case err == nil && done(l):
 			return l, nil
 		case err == nil:
-			last = l
+			last, late = l, false
+		case last.ID != "" && !late && timedOut(err):
+			late = true // a connection that is being made can learn of the end of d before ctx does
 		case ctx.Err() == nil || last.ID == "":
 			if ctx.Err() != nil {
 				return m.get(context.WithoutCancel(ctx), id)
@@ -96,6 +99,11 @@ func (m *Manager) Wait(ctx context.Context, id ID, d time.Duration, done func(Le
 		case <-tick.C:
 		}
 	}
+}
+
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 // guards are the guards that were seen lately, newest first.
