@@ -341,257 +341,267 @@ placequick() {
 		print "placed"' "$stage/t" 2>/dev/null)" = placed ]
 }
 
-# held runs this script with $1 bytes of stdin, and kills all that it has started when stdin ends: each session has a process group
-# of its own.
+# held is run with $1 bytes of stdin as its input. When stdin ends it kills all that this script has started: each session has a
+# process group of its own.
 held() {
 	bytes=$1
 	shift
 	[ "$bytes" != - ] || read -r bytes || exit 1
-	export GPULEASE_HELD="$bytes"
+	held=$bytes
 	exec 3<&0
 	{
 		head -c "$bytes" <&3
-		{ cat <&3; kill -TERM -$$; } >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
-	} | sh "$0" "$@" 3<&-
+		{
+			while read -r rest <&3; do :; done
+			kill -TERM -$$
+		} >/dev/null 2>&1 & # and sshd ends stdin when this script has ended
+	} | run "$@" 3<&-
 	exit
 }
 
-[ "${1:-}" != held ] || {
-	shift
-	held "$@"
-}
-[ "${1:-}" != inmemory ] || {
-	shift
-	[ ! -d /dev/shm ] || export TMPDIR=/dev/shm
-}
-case ${1:-} in
-probe)
-	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
-	[ "$(count "$work/list")" = "$GPULEASE_HELD" ] || exit 1 # the caller is gone, and nothing is to be made
-	cd "$home" 2>/dev/null
-	[ "$3" = no ] || mkdir -p "$2" 2>/dev/null
-	[ -d "$2" ] || [ "$3" = no ] || fail storage "$2 cannot be made"
-	manifest=/dev/null
-	style=letters
-	if [ -d "$2" ]; then
+run() { # verb arguments
+	trap 'exit 1' HUP INT PIPE TERM # again: behind a pipe the shell has forgotten
+	[ "${1:-}" != inmemory ] || {
+		shift
+		[ ! -d /dev/shm ] || export TMPDIR=/dev/shm
+	}
+	case ${1:-} in
+	probe)
+		work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+		cat >"$work/list" && : >"$work/types" && : >"$work/sums" && : >"$work/closed" || fail storage 'no temporary file'
+		[ "$(count "$work/list")" = "$held" ] || exit 1 # the caller is gone, and nothing is to be made
+		cd "$home" 2>/dev/null
+		[ "$3" = no ] || mkdir -p "$2" 2>/dev/null
+		[ -d "$2" ] || [ "$3" = no ] || fail storage "$2 cannot be made"
+		manifest=/dev/null
+		style=letters
+		if [ -d "$2" ]; then
+			enter "$2"
+			[ ! -f "$sync/$key" ] || manifest=$sync/$key
+			if bare; then
+				style=letters # none of these is there
+			elif comm -z /dev/null /dev/null 2>/dev/null; then
+				style=stat
+				probestat
+			else
+				probeletters
+			fi
+		fi
+		room
+		how=none
+		if has zstd; then how=zstd; elif has gzip; then how=gzip; fi
+		many=no
+		! has flock || many=yes
+		printf '\036gpulease\nhow %s\nmany %s\nranged %s\nstyle %s\nnow %s\n' "$how" "$many" "$(ranged)" "$style" "$(date +%s)"
+		lengths "$work/types" "$manifest" "$work/sums" "$work/closed"
+		echo
+		cat "$work/types" "$manifest" "$work/sums" "$work/closed"
+		;;
+	seen)
 		enter "$2"
-		[ ! -f "$sync/$key" ] || manifest=$sync/$key
-		if bare; then
-			style=letters # none of these is there
-		elif comm -z /dev/null /dev/null 2>/dev/null; then
-			style=stat
-			probestat
-		else
-			probeletters
-		fi
-	fi
-	room
-	how=none
-	if has zstd; then how=zstd; elif has gzip; then how=gzip; fi
-	many=no
-	! has flock || many=yes
-	printf '\036gpulease\nhow %s\nmany %s\nranged %s\nstyle %s\nnow %s\n' "$how" "$many" "$(ranged)" "$style" "$(date +%s)"
-	lengths "$work/types" "$manifest" "$work/sums" "$work/closed"
-	echo
-	cat "$work/types" "$manifest" "$work/sums" "$work/closed"
-	;;
-seen)
-	enter "$2"
-	(umask 077 && sort -z >"$sync/$key.seen.$$") 2>/dev/null && mv -f "$sync/$key.seen.$$" "$sync/$key.seen" || fail storage "$sync cannot be written to"
-	printf '\036gpulease\n\n'
-	;;
-apply)
-	enter "$2"
-	staged
-	trap 'rm -rf "$stage"' EXIT
-	err=$(unpressed "$3" tar -xpof - -C "$stage" 2>&1)
-	putall
-	printf '\036gpulease\nremoved %s\n\n' "$removed"
-	;;
-take)
-	printf '\036gpulease\n'
-	entered=no
-	trap '[ "$entered" = no ] || rm -rf "$stage"' EXIT
-	while read -r how; do
-		[ "$entered" = yes ] || enter "$2"
-		entered=yes
+		(umask 077 && sort -z >"$sync/$key.seen.$$") 2>/dev/null && mv -f "$sync/$key.seen.$$" "$sync/$key.seen" || fail storage "$sync cannot be written to"
+		printf '\036gpulease\n\n'
+		;;
+	apply)
+		enter "$2"
 		staged
-		# What follows the archive's own end is a part of it, too.
-		err=$(takechunks | { unpressed "$how" tar -xpof - -C "$stage"; cat >/dev/null; } 2>&1)
+		trap 'rm -rf "$stage"' EXIT
+		err=$(unpressed "$3" tar -xpof - -C "$stage" 2>&1)
 		putall
-		exec 9>&-
-		rm -rf "$stage"
-		printf 'removed %s\n' "$removed"
-	done
-	echo
-	;;
-parts)
-	enter "$2"
-	stage=./.gpulease-stage.large-$3
-	mkdir -p -m 700 "$stage/done" 2>/dev/null && touch "$stage" && : >>"$stage/data" || fail storage "$2 cannot be written to"
-	printf '\036gpulease\n'
-	for f in "$stage/done"/*; do
-		[ ! -f "$f" ] || printf 'done %s\n' "${f##*/}"
-	done
-	echo
-	;;
-part)
-	enter "$2"
-	stage=./.gpulease-stage.large-$3
-	[ -d "$stage/done" ] || fail storage "$stage went away"
-	unpressed "$4" takeparts
-	;;
-join)
-	enter "$2"
-	stage=./.gpulease-stage.large-$3 to=$4
-	(umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
-	hashes=$(sumcome || { givecome | sumstream; } 3>&1)
-	case $hashes in
-	*' '*) ;;
-	*) exit 1 ;; # the caller is gone, and so may some parts be
-	esac
-	if [ "$(count "$stage/data")" != "$5" ] || [ "${hashes% *}" != "${hashes#* }" ]; then
-		rm -rf "$stage"
-		fail moving "$to"
-	fi
-	chmod "$6" "$stage/data" && touch -d "@$7" "$stage/data" || fail storage "$to cannot be finished"
-	alone
-	inside "$to" || fail conflict "a directory above $to is a symbolic link on the machine"
-	mkdir -p "${to%/*}" 2>/dev/null || fail conflict "a directory above $to is a file on the machine"
-	if [ -d "$to" ] && [ ! -L "$to" ]; then
-		fail conflict "$to is a directory on the machine"
-	fi
-	err=$(mv -f "$stage/data" "$to" 2>&1) || fail storage "$err"
-	rm -rf "$stage"
-	printf '\036gpulease\n\n'
-	;;
-remove)
-	# Called by apply, in the pushed directory. Each argument is "HASH PATH", "l PATH" for a link, "d PATH" for an empty
-	# directory, or "r PATH" for a directory that goes if nothing is left in it. What is no longer as it was put here
-	# stays. A dot is printed for each that goes.
-	shift
-	for i; do
-		k=${i%% *} f=${i#* }
-		inside "$f" || continue
-		if [ -L "$f" ]; then
-			[ "$k" = l ] || continue
-		elif [ -d "$f" ]; then
-			case $k in
-			d) rmdir "$f" 2>/dev/null && printf . ;;
-			r) rmdir "$f" 2>/dev/null ;;
-			esac
-			continue
-		else
-			[ -f "$f" ] && [ "$(sumone <"$f")" = "$k" ] || continue
+		printf '\036gpulease\nremoved %s\n\n' "$removed"
+		;;
+	take)
+		printf '\036gpulease\n'
+		entered=no
+		trap '[ "$entered" = no ] || rm -rf "$stage"' EXIT
+		while read -r how; do
+			[ "$entered" = yes ] || enter "$2"
+			entered=yes
+			staged
+			# What follows the archive's own end is a part of it, too.
+			err=$(takechunks | { unpressed "$how" tar -xpof - -C "$stage"; cat >/dev/null; } 2>&1)
+			putall
+			exec 9>&-
+			rm -rf "$stage"
+			printf 'removed %s\n' "$removed"
+		done
+		echo
+		;;
+	parts)
+		enter "$2"
+		stage=./.gpulease-stage.large-$3
+		mkdir -p -m 700 "$stage/done" 2>/dev/null && touch "$stage" && : >>"$stage/data" || fail storage "$2 cannot be written to"
+		printf '\036gpulease\n'
+		for f in "$stage/done"/*; do
+			[ ! -f "$f" ] || printf 'done %s\n' "${f##*/}"
+		done
+		echo
+		;;
+	part)
+		enter "$2"
+		stage=./.gpulease-stage.large-$3
+		[ -d "$stage/done" ] || fail storage "$stage went away"
+		unpressed "$4" takeparts
+		;;
+	join)
+		enter "$2"
+		stage=./.gpulease-stage.large-$3 to=$4
+		(umask 077 && mkdir -p "$sync") 2>/dev/null || fail storage "$sync cannot be made"
+		hashes=$(sumcome || { givecome | sumstream; } 3>&1)
+		case $hashes in
+		*' '*) ;;
+		*) exit 1 ;; # the caller is gone, and so may some parts be
+		esac
+		if [ "$(count "$stage/data")" != "$5" ] || [ "${hashes% *}" != "${hashes#* }" ]; then
+			rm -rf "$stage"
+			fail moving "$to"
 		fi
-		rm -f "$f" && printf .
-	done
-	;;
-names)
-	enter "$2"
-	printf '\036gpulease\n\n'
-	xargs -0 -r -n 3 sh "$0" below
-	;;
-below)
-	# Called by names: "=" if there is a file of the pattern's own name, and after "D" and the directory a letter and a
-	# path for each thing below it. No link is followed, but for the directory itself.
-	[ ! -e "$4" ] && [ ! -L "$4" ] || printf '=\0'
-	printf 'D%s\0' "$2"
-	cd "$2" 2>/dev/null || exit 0
-	[ "$3" = 0 ] && depth= || depth="-maxdepth $3"
-	for t in f d l; do
-		find . $depth -name '.gpulease-stage.*' -prune -o -type $t -exec printf "$t%s\\0" {} + 2>/dev/null
-	done
-	exit 0
-	;;
-list)
-	enter "$2"
-	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	most=$3 hash=$4
-	shift 4
-	if [ "$#" -gt 0 ]; then printf '%s\0' "$@"; else cat; fi >"$work/asked" && true >"$work/found" && true >"$work/links" && true >"$work/odd" && true >"$work/closed" || full
-	# A path that is asked for may be a link, and then what it leads to is meant; links further down are not followed.
-	xargs -0 -r sh -c '
-		out=$1
+		chmod "$6" "$stage/data" && touch -d "@$7" "$stage/data" || fail storage "$to cannot be finished"
+		alone
+		inside "$to" || fail conflict "a directory above $to is a symbolic link on the machine"
+		mkdir -p "${to%/*}" 2>/dev/null || fail conflict "a directory above $to is a file on the machine"
+		if [ -d "$to" ] && [ ! -L "$to" ]; then
+			fail conflict "$to is a directory on the machine"
+		fi
+		err=$(mv -f "$stage/data" "$to" 2>&1) || fail storage "$err"
+		rm -rf "$stage"
+		printf '\036gpulease\n\n'
+		;;
+	remove)
+		# Called by apply, in the pushed directory. Each argument is "HASH PATH", "l PATH" for a link, "d PATH" for an empty
+		# directory, or "r PATH" for a directory that goes if nothing is left in it. What is no longer as it was put here
+		# stays. A dot is printed for each that goes.
+		shift
+		for i; do
+			k=${i%% *} f=${i#* }
+			inside "$f" || continue
+			if [ -L "$f" ]; then
+				[ "$k" = l ] || continue
+			elif [ -d "$f" ]; then
+				case $k in
+				d) rmdir "$f" 2>/dev/null && printf . ;;
+				r) rmdir "$f" 2>/dev/null ;;
+				esac
+				continue
+			else
+				[ -f "$f" ] && [ "$(sumone <"$f")" = "$k" ] || continue
+			fi
+			rm -f "$f" && printf .
+		done
+		;;
+	names)
+		enter "$2"
+		printf '\036gpulease\n\n'
+		xargs -0 -r -n 3 sh "$0" below
+		;;
+	below)
+		# Called by names: "=" if there is a file of the pattern's own name, and after "D" and the directory a letter and a
+		# path for each thing below it. No link is followed, but for the directory itself.
+		[ ! -e "$4" ] && [ ! -L "$4" ] || printf '=\0'
+		printf 'D%s\0' "$2"
+		cd "$2" 2>/dev/null || exit 0
+		[ "$3" = 0 ] && depth= || depth="-maxdepth $3"
+		for t in f d l; do
+			find . $depth -name '.gpulease-stage.*' -prune -o -type $t -exec printf "$t%s\\0" {} + 2>/dev/null
+		done
+		exit 0
+		;;
+	list)
+		enter "$2"
+		work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+		most=$3 hash=$4
+		shift 4
+		if [ "$#" -gt 0 ]; then printf '%s\0' "$@"; else cat; fi >"$work/asked" && true >"$work/found" && true >"$work/links" && true >"$work/odd" && true >"$work/closed" || full
+		# A path that is asked for may be a link, and then what it leads to is meant; links further down are not followed.
+		xargs -0 -r sh -c '
+			out=$1
+			shift
+			for f; do
+				if [ -d "$f" ]; then
+					printf d
+					find "$f/" -name ".gpulease-stage.*" -prune -o -type f -print0 2>/dev/null | cat >>"$out/found" || exit 255
+					find "$f/" -name ".gpulease-stage.*" -prune -o -type l -print0 2>/dev/null | cat >>"$out/links" || exit 255
+					find "$f/" ! -type f ! -type l ! -type d -print0 >>"$out/odd" 2>/dev/null
+				elif [ -f "$f" ]; then
+					printf f
+					printf "%s\0" "$f" >>"$out/found" || exit 255
+				elif [ -e "$f" ] || [ -L "$f" ]; then
+					printf o
+				else
+					printf %s -
+				fi
+			done' sh "$work" <"$work/asked" >"$work/types" 2>/dev/null || full
+		xargs -0 -r sh -c 'for f; do [ -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/closed"
+		if [ -s "$work/closed" ]; then
+			xargs -0 -r sh -c 'for f; do [ ! -r "$f" ] || printf "%s\0" "$f" || exit 255; done' sh <"$work/found" >"$work/files" 2>/dev/null || full
+		else
+			mv "$work/found" "$work/files"
+		fi
+		xargs -0 -r sh -c 'for f; do printf "%s\0%s\0" "$f" "$(readlink "$f")"; done' sh <"$work/links" >"$work/targets"
+		if stat -c %s . >/dev/null 2>&1; then
+			xargs -0 -r stat -L -c '%s %Y %a'
+		else
+			xargs -0 -r stat -L -f '%z %m %Lp'
+		fi <"$work/files" >"$work/sizes" 2>/dev/null
+		total=$(awk '{ n += $1 } END { printf "%.0f", n }' "$work/sizes")
+		: >"$work/sums"
+		hashed=no
+		if [ "$total" -le "$most" ] && [ "$total" -le "$hash" ]; then
+			hashed=yes
+			sum <"$work/files" >"$work/sums"
+		fi
+		room
+		printf '\036gpulease\ntotal %s\nhashed %s\nranged %s\n' "$total" "$hashed" "$(ranged)"
+		cd "$work" && lengths types files closed odd targets sizes sums
+		echo
+		cat types files closed odd targets sizes sums
+		;;
+	sums)
+		enter "$2"
+		printf '\036gpulease\n\n'
+		if [ "$3" = bulk ]; then sum; else xargs -0 -r sh "$0" sumeach; fi
+		;;
+	sumeach)
 		shift
 		for f; do
-			if [ -d "$f" ]; then
-				printf d
-				find "$f/" -name ".gpulease-stage.*" -prune -o -type f -print0 2>/dev/null | cat >>"$out/found" || exit 255
-				find "$f/" -name ".gpulease-stage.*" -prune -o -type l -print0 2>/dev/null | cat >>"$out/links" || exit 255
-				find "$f/" ! -type f ! -type l ! -type d -print0 >>"$out/odd" 2>/dev/null
-			elif [ -f "$f" ]; then
-				printf f
-				printf "%s\0" "$f" >>"$out/found" || exit 255
-			elif [ -e "$f" ] || [ -L "$f" ]; then
-				printf o
-			else
-				printf %s -
-			fi
-		done' sh "$work" <"$work/asked" >"$work/types" 2>/dev/null || full
-	xargs -0 -r sh -c 'for f; do [ -r "$f" ] || printf "%s\0" "$f"; done' sh <"$work/found" >"$work/closed"
-	if [ -s "$work/closed" ]; then
-		xargs -0 -r sh -c 'for f; do [ ! -r "$f" ] || printf "%s\0" "$f" || exit 255; done' sh <"$work/found" >"$work/files" 2>/dev/null || full
-	else
-		mv "$work/found" "$work/files"
-	fi
-	xargs -0 -r sh -c 'for f; do printf "%s\0%s\0" "$f" "$(readlink "$f")"; done' sh <"$work/links" >"$work/targets"
-	if stat -c %s . >/dev/null 2>&1; then
-		xargs -0 -r stat -L -c '%s %Y %a'
-	else
-		xargs -0 -r stat -L -f '%z %m %Lp'
-	fi <"$work/files" >"$work/sizes" 2>/dev/null
-	total=$(awk '{ n += $1 } END { printf "%.0f", n }' "$work/sizes")
-	: >"$work/sums"
-	hashed=no
-	if [ "$total" -le "$most" ] && [ "$total" -le "$hash" ]; then
-		hashed=yes
-		sum <"$work/files" >"$work/sums"
-	fi
-	room
-	printf '\036gpulease\ntotal %s\nhashed %s\nranged %s\n' "$total" "$hashed" "$(ranged)"
-	cd "$work" && lengths types files closed odd targets sizes sums
-	echo
-	cat types files closed odd targets sizes sums
-	;;
-sums)
-	enter "$2"
-	printf '\036gpulease\n\n'
-	if [ "$3" = bulk ]; then sum; else xargs -0 -r sh "$0" sumeach; fi
-	;;
-sumeach)
+			h=
+			[ ! -f "$f" ] || [ ! -r "$f" ] || h=$(sumlarge "$f")
+			echo "${h:--}"
+		done
+		;;
+	send)
+		enter "$2"
+		work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
+		cat >"$work/asked" 2>/dev/null || full
+		how=none
+		[ "$3" = none ] || {
+			xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
+			squeeze "$work/sample" <"$work/first"
+		}
+		printf '\036gpulease\nhow %s\n\n' "$how"
+		pressed "$how" givefiles "$work/asked"
+		;;
+	ranges)
+		enter "$2"
+		[ -f "$3" ] && [ -r "$3" ] || fail notfound "$3"
+		how=none
+		[ "$4" = none ] || {
+			sample=$(mktemp) || fail storage 'no temporary file'
+			squeeze "$sample" <"$3"
+		}
+		printf '\036gpulease\nhow %s\n\n' "$how"
+		pressed "$how" giveranges "$3"
+		;;
+	*)
+		fail usage 'unknown verb'
+		;;
+	esac
+}
+
+case ${1:-} in
+held)
 	shift
-	for f; do
-		h=
-		[ ! -f "$f" ] || [ ! -r "$f" ] || h=$(sumlarge "$f")
-		echo "${h:--}"
-	done
+	held "$@"
 	;;
-send)
-	enter "$2"
-	work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT || fail storage 'no temporary directory'
-	cat >"$work/asked" 2>/dev/null || full
-	how=none
-	[ "$3" = none ] || {
-		xargs -0 -r cat -- <"$work/asked" 2>/dev/null | head -c 1048576 >"$work/first"
-		squeeze "$work/sample" <"$work/first"
-	}
-	printf '\036gpulease\nhow %s\n\n' "$how"
-	pressed "$how" givefiles "$work/asked"
-	;;
-ranges)
-	enter "$2"
-	[ -f "$3" ] && [ -r "$3" ] || fail notfound "$3"
-	how=none
-	[ "$4" = none ] || {
-		sample=$(mktemp) || fail storage 'no temporary file'
-		squeeze "$sample" <"$3"
-	}
-	printf '\036gpulease\nhow %s\n\n' "$how"
-	pressed "$how" giveranges "$3"
-	;;
-*)
-	fail usage 'unknown verb'
-	;;
+*) run "$@" ;;
 esac
