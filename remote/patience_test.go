@@ -1,9 +1,11 @@
 package remote_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,4 +98,32 @@ func TestImpatientCallThatWasAnsweredGoesOn(t *testing.T) {
 		group.Wait()
 		require.True(t, contents(t, dst)["out/large"] == want)
 	})
+}
+
+// A call that has all the time that it asked for says when it ends whether the machine was still heard.
+func TestCallThatEndsSaysHowLongTheMachineWasSilent(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	proxy := startProxy(t, h.Addr)
+	var ahead atomic.Int64
+	p := newPool(t, remote.Config{Keepalive: time.Hour, DialTimeout: time.Hour, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	target := h.Target
+	target.Addr = proxy.addr
+	require.NoError(t, p.Check(testContext(t), target))
+	call := func() error {
+		ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+		defer cancel()
+		_, err := p.Jobs(ctx, target)
+		return err
+	}
+	proxy.freeze()
+	err := call()
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotContains(t, err.Error(), "last heard")
+	ahead.Store(int64(29 * time.Minute))
+	err = call()
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var silent *remote.SilentError
+	require.ErrorAs(t, err, &silent)
+	require.InDelta(t, 29*time.Minute, silent.For, float64(time.Minute))
 }

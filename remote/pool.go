@@ -219,20 +219,46 @@ func (p *Pool) dial(ctx context.Context, e *entry, d *dialing) {
 	p.config.Logger.Debug("connected", "machine", d.target)
 }
 
-// sayHeard adds to an error when the machine was last heard, if it ever was.
+// SilentError says that a machine which has answered before was not heard any more.
+type SilentError struct{ For time.Duration }
+
+func (e *SilentError) Error() string {
+	return fmt.Sprintf("the machine was last heard %s ago", e.For.Round(time.Second))
+}
+
+// sayHeard adds a [SilentError] to an error, if the machine was ever heard.
 func (p *Pool) sayHeard(key string, err error) error {
+	if ago, met := p.silent(key); met {
+		return fmt.Errorf("%w; %w", err, &SilentError{ago})
+	}
+	return err
+}
+
+// silent is how long the machine has not been heard, if it ever was.
+func (p *Pool) silent(key string) (ago time.Duration, met bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.entries[key]
 	if e == nil || !e.met {
-		return err
+		return 0, false
 	}
 	heard := e.heard
 	if e.conn != nil {
 		heard = e.conn.heard.Load()
 	}
-	ago := max(0, time.Duration(p.config.Now().UnixNano()-heard))
-	return fmt.Errorf("%w; the machine was last heard %s ago", err, ago.Round(time.Second))
+	return max(0, time.Duration(p.config.Now().UnixNano()-heard)), true
+}
+
+// longSilent is how long a machine that works is never silent: keep-alives are closer together.
+const longSilent = 20 * time.Second
+
+// ended is the error of a call whose context has ended. It says so where the machine has been silent for long by then.
+func (p *Pool) ended(ctx context.Context, t Target) error {
+	err := fmt.Errorf("%s: %w", t.Addr, ctx.Err())
+	if ago, _ := p.silent(t.Key); ago >= longSilent {
+		return fmt.Errorf("%w; %w", err, &SilentError{ago})
+	}
+	return err
 }
 
 // met reports whether the machine has answered before.
@@ -272,7 +298,7 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", t.Addr, ctx.Err())
+			return p.ended(ctx, t)
 		case errors.Is(err, ErrConnLost):
 			broke = true
 		case errors.Is(err, ErrUnreachable) && broke:
@@ -292,7 +318,7 @@ func (p *Pool) with(ctx context.Context, t Target, f func(*conn) error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("%s: %w", t.Addr, ctx.Err())
+			return p.ended(ctx, t)
 		case <-p.ctx.Done():
 			timer.Stop()
 			return ErrClosed

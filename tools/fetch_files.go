@@ -63,7 +63,7 @@ func fetchFiles(l interface {
 				return fetchOut{}, ofLease(err, in.LeaseID)
 			}
 			if files, bytes := so.sum(); files == 0 && bytes == 0 {
-				return fetchOut{}, tooSlow(in.LeaseID, "nothing could be brought home", "name fewer or smaller files; or pack them on the machine with run_command")
+				return fetchOut{}, tooSlow(in.LeaseID, err, "nothing could be brought home", "name fewer or smaller files; or pack them on the machine with run_command")
 			}
 		}
 		s := status(ctx, l, owner)

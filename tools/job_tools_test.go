@@ -2,6 +2,7 @@ package tools_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -349,11 +350,14 @@ func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 		notes  [][2]int // files and bytes
 		warn   string
 		code   string
+		silent time.Duration
+		why    string
 	}{
 		"some files are in place":   {placed: 7, notes: [][2]int{{7, 700}}},
 		"a large one is under way":  {notes: [][2]int{{0, 8 << 20}, {0, 16 << 20}}, warn: "16777216 bytes of parts"},
 		"an archive is not through": {notes: [][2]int{{1, 100}, {2, 200}}, code: "ssh_unreachable"},
-		"nothing went out":          {code: "ssh_unreachable"},
+		"nothing went out":          {code: "ssh_unreachable", why: "the connection is slow, or was away"},
+		"the machine is silent":     {code: "ssh_unreachable", silent: 38 * time.Second, why: "the machine was last heard 38s ago"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
@@ -363,13 +367,23 @@ func TestALargeSyncGoesOnWithTheNextCall(t *testing.T) {
 						o.Progress(n[0], int64(n[1]))
 					}
 					<-ctx.Done()
-					return remote.PushSummary{Files: 40, Sent: tc.placed}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: ctx.Err()}
+					cause := ctx.Err()
+					if tc.silent > 0 {
+						cause = errors.Join(cause, &remote.SilentError{For: tc.silent})
+					}
+					return remote.PushSummary{Files: 40, Sent: tc.placed}, &lease.Error{Code: lease.CodeSSHUnreachable, Message: "cut", Err: cause}
 				}}
 				ctx, cancel := context.WithTimeout(t.Context(), 44*time.Second)
 				defer cancel()
 				r, err := useIn(ctx, t, tools.Deps{Leases: d, Roots: []string{root}}, "sync_files", `{"lease_id":"abcdefghijkl","local_dir":"."}`)
 				if tc.code != "" {
 					require.Equal(t, tc.code, string(lease.CodeOf(err)))
+					if tc.why != "" {
+						var said *lease.Error
+						require.ErrorAs(t, err, &said)
+						require.Equal(t, tc.why, said.Why)
+						require.Equal(t, tc.silent > 0, strings.Contains(said.Next, "stop_lease gives it up"), said.Next)
+					}
 					return
 				}
 				require.NoError(t, err)

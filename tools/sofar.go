@@ -1,10 +1,12 @@
 package tools
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/gpulease/gpulease/lease"
+	"github.com/gpulease/gpulease/remote"
 )
 
 // sofar is how far a transfer has come, also for the one that breaks off.
@@ -43,11 +45,17 @@ func (s *sofar) kept() int64 {
 }
 
 // tooSlow is for a transfer of which nothing stayed in the time of a call: the next
-// call would begin with the same.
-func tooSlow(id lease.ID, what, otherwise string) error {
-	return &lease.Error{
-		Code: lease.CodeSSHUnreachable, Message: fmt.Sprintf("%s within %d s", what, transferTime), LeaseID: id, Retryable: true,
+// call would begin with the same. Cause is how it ended.
+func tooSlow(id lease.ID, cause error, what, otherwise string) error {
+	e := &lease.Error{
+		Code: lease.CodeSSHUnreachable, Message: fmt.Sprintf("%s within %d s", what, transferTime), LeaseID: id, Retryable: true, Err: cause,
 		Why:  "the connection is slow, or was away",
 		Next: "call again once; if it stays, " + otherwise,
 	}
+	var silent *remote.SilentError
+	if errors.As(cause, &silent) {
+		e.Why = silent.Error()
+		e.Next = fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45 says whether it comes back; stop_lease gives it up", id)
+	}
+	return e
 }

@@ -70,7 +70,7 @@ func syncFiles(l interface {
 				return syncOut{}, ofLease(err, in.LeaseID)
 			}
 			if sum.Sent == 0 && so.kept() == 0 {
-				return syncOut{}, tooSlow(in.LeaseID, "nothing could be sent whole", "leave files out with .gpuleaseignore; download them on the machine with run_command")
+				return syncOut{}, tooSlow(in.LeaseID, err, "nothing could be sent whole", "leave files out with .gpuleaseignore; download them on the machine with run_command")
 			}
 		}
 		s := status(ctx, l, owner)
