@@ -40,7 +40,8 @@ func TestAuditFindsWhatSomebodyChanged(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "there is no lease")
 
-	db, err := sql.Open("sqlite", filepath.Join(w.state(), "ledger.db"))
+	// The keeper may be there still, and write.
+	db, err := sql.Open("sqlite", "file://"+filepath.Join(w.state(), "ledger.db")+"?_pragma=busy_timeout(30000)")
 	require.NoError(t, err)
 	_, err = db.ExecContext(t.Context(), `DROP TRIGGER events_unchanged; DROP TRIGGER decisions_kept;
 		UPDATE events SET note = 'nothing to see' WHERE seq = 2; DELETE FROM decisions WHERE verdict = 'deny'`)
