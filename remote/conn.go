@@ -115,6 +115,7 @@ func (n *conn) quiet() time.Duration {
 // dark connection; closing the connection ends it.
 func (n *conn) ping(timeout time.Duration) bool {
 	answer := make(chan error, 1)
+	asked := n.now()
 	if !n.spawn(func() {
 		begun := time.Now()
 		_, _, err := n.client.SendRequest("keepalive@openssh.com", true, nil)
@@ -130,7 +131,7 @@ func (n *conn) ping(timeout time.Duration) bool {
 	select {
 	case err := <-answer:
 		if err == nil {
-			n.touch()
+			n.heard.Store(asked.UnixNano()) // the answer may have been long on its way, and the machine may have gone since
 		}
 		return err == nil
 	case <-timer.C:
