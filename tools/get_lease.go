@@ -102,7 +102,7 @@ func (o *getOut) lookAtMachine(ctx context.Context, l Worker, id lease.ID, hidde
 	if err != nil {
 		o.Warnings = append(o.Warnings, "its jobs could not be listed: "+without(Explain(err, nil).Message, known))
 		if Explain(err, nil).Code == lease.CodeSSHUnreachable {
-			o.Next = then("get_lease", with{"lease_id": id, "wait_seconds": 45}, "get_lease with lease_id %q and wait_seconds 45 says whether it comes back; stop_lease gives it up", id)
+			o.Next = then("get_lease", with{"lease_id": id, "wait_seconds": 45}, comesBack, id)
 		}
 	}
 	for i := range jobs {
@@ -118,6 +118,9 @@ func (o *getOut) lookAtMachine(ctx context.Context, l Worker, id lease.ID, hidde
 		o.GPUUse = said
 	}
 }
+
+// comesBack is what to do about a machine that does not answer. It takes the lease's ID.
+const comesBack = "get_lease with lease_id %q and wait_seconds 45 says whether it comes back; stop_lease gives it up"
 
 // without leaves out of a message what is a warning already.
 func without(message string, known []string) string {

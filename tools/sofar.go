@@ -55,7 +55,7 @@ func tooSlow(id lease.ID, cause error, what, otherwise string) error {
 	var silent *remote.SilentError
 	if errors.As(cause, &silent) {
 		e.Why = silent.Error()
-		e.Next = fmt.Sprintf("get_lease with lease_id %q and wait_seconds 45 says whether it comes back; stop_lease gives it up", id)
+		e.Next = fmt.Sprintf(comesBack, id)
 	}
 	return e
 }
